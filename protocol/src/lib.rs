@@ -1,0 +1,1 @@
+//! The Pusher Channels protocol as Herald speaks it.

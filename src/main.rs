@@ -1,0 +1,2 @@
+//! Herald, the command.
+fn main() {}
