@@ -24,7 +24,8 @@ impl Secret {
     #[must_use]
     pub fn new(text: impl Into<String>) -> Self {
         let text = text.into();
-        let keyed = Hmac::new_from_slice(text.as_bytes()).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+        let keyed =
+            Hmac::new_from_slice(text.as_bytes()).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
         Self { text, keyed }
     }
 
@@ -81,7 +82,11 @@ pub fn user_string(socket_id: SocketId, user_data: &str) -> String {
 /// `parameters` are decoded; `auth_signature` is left out, keys are lower-cased, and `k[]` or `k[0]` are gathered as `k=v1,v2`
 /// (the PHP library signs arrays so).
 #[must_use]
-pub fn request_string<'a>(method: &str, path: &str, parameters: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+pub fn request_string<'a>(
+    method: &str,
+    path: &str,
+    parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+) -> String {
     let mut gathered: Vec<(String, String)> = Vec::with_capacity(8);
     for (key, value) in parameters {
         let name = key.split_once('[').map_or(key, |(name, _)| name).to_ascii_lowercase();
@@ -148,7 +153,11 @@ mod tests {
 
     #[test]
     fn arrays_are_gathered_and_the_last_plain_value_counts() {
-        let signed = request_string("GET", "/x", [("b[0]", "1"), ("A", "0"), ("b[1]", "2"), ("a", "9"), ("auth_signature", "s")]);
+        let signed = request_string(
+            "GET",
+            "/x",
+            [("b[0]", "1"), ("A", "0"), ("b[1]", "2"), ("a", "9"), ("auth_signature", "s")],
+        );
         assert_eq!(signed, "GET\n/x\na=9&b=1,2");
     }
 
