@@ -1,1 +1,11 @@
-//! Herald.
+//! Herald: a realtime notification and presence server that speaks the Pusher protocol.
+//!
+//! Follow a message: [`connection`] and [`http`] receive it and decide whether it may pass, [`hub`] fans it out on this node, each
+//! connection's queue hands it to its socket. [`server`] builds and ends all of that; [`config`] says how.
+
+pub mod apps;
+pub mod config;
+pub mod connection;
+pub mod http;
+pub mod hub;
+pub mod server;

@@ -1,0 +1,102 @@
+//! The applications (tenants): who may connect and trigger, with which key pairs and limits.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use herald_protocol::Secret;
+use subtle::ConstantTimeEq;
+
+use crate::config::{AppOptions, Limits};
+
+/// One application.
+#[derive(Debug)]
+pub struct App {
+    /// What was configured for it.
+    pub options: AppOptions,
+    connections: AtomicUsize,
+}
+
+impl App {
+    /// The id in the paths of the HTTP API.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.options.id
+    }
+
+    /// The limits that hold for this app.
+    #[must_use]
+    pub const fn limits(&self) -> &Limits {
+        &self.options.limits
+    }
+
+    /// The secret that belongs to `key`, if it is one of this app's keys.
+    #[must_use]
+    pub fn secret_of(&self, key: &str) -> Option<&Secret> {
+        let same = |known: &str| bool::from(known.as_bytes().ct_eq(key.as_bytes()));
+        if same(&self.options.key) {
+            return Some(&self.options.secret);
+        }
+        self.options.keys.iter().find(|pair| same(&pair.key)).map(|pair| &pair.secret)
+    }
+
+    /// Takes a place among the app's connections; `None` when all are taken. The place is free again when the permit is dropped.
+    #[must_use]
+    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
+        let limit = self.options.max_connections.unwrap_or(usize::MAX);
+        let admitted = self
+            .connections
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < limit).then_some(taken + 1));
+        admitted.ok().map(|_| Permit(Arc::clone(self)))
+    }
+}
+
+/// A place among an app's connections.
+#[derive(Debug)]
+pub struct Permit(Arc<App>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// All applications, by id and by key.
+#[derive(Debug)]
+pub struct Apps {
+    by_id: HashMap<String, Arc<App>>,
+    by_key: HashMap<String, Arc<App>>,
+}
+
+impl Apps {
+    /// The configured applications.
+    #[must_use]
+    pub fn new(options: Vec<AppOptions>) -> Self {
+        let mut apps = Self { by_id: HashMap::new(), by_key: HashMap::new() };
+        for options in options {
+            let app = Arc::new(App { options, connections: AtomicUsize::new(0) });
+            for key in std::iter::once(&app.options.key).chain(app.options.keys.iter().map(|pair| &pair.key)) {
+                apps.by_key.insert(key.clone(), Arc::clone(&app));
+            }
+            apps.by_id.insert(app.options.id.clone(), app);
+        }
+        apps
+    }
+
+    /// The app of an HTTP path.
+    #[must_use]
+    pub fn by_id(&self, id: &str) -> Option<Arc<App>> {
+        self.by_id.get(id).cloned()
+    }
+
+    /// The app whose key a client connects with.
+    #[must_use]
+    pub fn by_key(&self, key: &str) -> Option<Arc<App>> {
+        self.by_key.get(key).cloned()
+    }
+
+    /// Every app.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<App>> {
+        self.by_id.values()
+    }
+}

@@ -1,0 +1,230 @@
+//! A client's connection, from its upgrade to its end.
+//!
+//! Start at [`run`]: one task per client owns socket, session and timers; when it returns, nothing of the client is left. Bytes are
+//! [`socket`]'s business, the protocol is [`session`]'s, what others send waits in [`crate::hub::queue`].
+
+pub mod session;
+pub mod socket;
+pub mod transport;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use herald_protocol::{CloseReason, server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::{Instant, Sleep};
+use tungstenite::Message;
+
+use crate::config::ConnectionOptions;
+use crate::hub::{Client, Frame};
+use session::{Later, Session};
+use socket::Socket;
+
+/// How long a goodbye may take to be written.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// What is still read after our close frame, so that the client gets to see it: time and bytes.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// A client whose upgrade is done.
+#[derive(Debug)]
+pub struct Connection {
+    client: Arc<Client>,
+    socket: Socket,
+    session: Session,
+    clock: Clock,
+}
+
+impl Connection {
+    /// Puts the parts together; [`run`] does the rest.
+    #[must_use]
+    pub fn new(client: Arc<Client>, socket: Socket, session: Session, options: &ConnectionOptions) -> Self {
+        let clock = Clock::new(options, client.app.options.require_authorized_within);
+        Self { client, socket, session, clock }
+    }
+}
+
+/// Serves one client to its end.
+pub async fn run(mut connection: Connection) -> CloseReason {
+    connection
+        .client
+        .send(&server::connection_established(connection.client.socket_id, connection.clock.activity_timeout));
+    let reason = connection.serve().await;
+    connection.session.leave(); // out of every channel first, then time for a goodbye
+    let Connection { client, socket, .. } = connection;
+    Box::pin(say_goodbye(&client, socket, &reason)).await; // boxed: its buffers are needed at the end only
+    client.queue.end();
+    reason
+}
+
+/// Refuses a client right after its upgrade: it is told why, and closed.
+pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
+    socket.last_words(goodbye(reason).map(Frame::into_bytes));
+    finish(socket).await;
+}
+
+impl Connection {
+    async fn serve(&mut self) -> CloseReason {
+        let mut later: Option<Later> = None;
+        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session)));
+        std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await
+    }
+
+    /// Writes what waits, acts on what comes, minds the time; in this order, so that answers go out before more is read.
+    fn poll_serve(
+        &mut self,
+        cx: &mut Context<'_>,
+        later: &mut Option<Later>,
+        mut timer: Pin<&mut Sleep>,
+    ) -> Poll<CloseReason> {
+        loop {
+            if let Poll::Ready(reason) = self.socket.poll_write(cx, &self.client.queue) {
+                return Poll::Ready(reason);
+            }
+            if let Some(work) = later {
+                match work.as_mut().poll(cx) {
+                    Poll::Ready(()) => *later = None,
+                    Poll::Pending => break,
+                }
+            }
+            match self.socket.poll_read(cx) {
+                Poll::Ready(Ok(message)) => match self.act(message) {
+                    Ok(work) => *later = work,
+                    Err(reason) => return Poll::Ready(reason),
+                },
+                Poll::Ready(Err(reason)) => return Poll::Ready(reason),
+                Poll::Pending => break,
+            }
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
+                return Poll::Ready(reason);
+            }
+            timer.as_mut().reset(self.clock.next(&self.session));
+        }
+        Poll::Pending
+    }
+
+    fn act(&mut self, message: Message) -> Result<Option<Later>, CloseReason> {
+        self.clock.saw_activity();
+        match message {
+            Message::Text(text) => self.session.receive(&text),
+            Message::Binary(_) => Err(CloseReason::BinaryFrame),
+            Message::Close(_) => Err(CloseReason::ClosedByClient),
+            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
+        }
+    }
+}
+
+/// When a silent client is pinged, and when it is given up (section 2, aliveness). One timer serves all deadlines: it fires at the
+/// earliest that may be due and looks again.
+#[derive(Debug)]
+struct Clock {
+    activity_timeout: Duration,
+    ping_after: Duration,
+    pong_timeout: Duration,
+    write_deadline: Duration,
+    last_activity: Instant,
+    pinged: Option<Instant>,
+    authorized_until: Option<Instant>,
+}
+
+impl Clock {
+    fn new(options: &ConnectionOptions, require_authorized_within: Option<Duration>) -> Self {
+        let now = Instant::now();
+        Self {
+            activity_timeout: options.activity_timeout,
+            ping_after: options.activity_timeout + options.activity_grace,
+            pong_timeout: options.pong_timeout,
+            write_deadline: options.write_deadline,
+            last_activity: now,
+            pinged: None,
+            authorized_until: require_authorized_within.map(|within| now + within),
+        }
+    }
+
+    fn saw_activity(&mut self) {
+        self.last_activity = Instant::now();
+        self.pinged = None;
+    }
+
+    fn next(&self, session: &Session) -> Instant {
+        let alive = match self.pinged {
+            Some(pinged) => pinged + self.pong_timeout,
+            None => self.last_activity + self.ping_after,
+        };
+        let looked_at = alive.min(Instant::now() + self.write_deadline);
+        self.authorized_until.filter(|_| !session.is_authorized()).map_or(looked_at, |until| until.min(looked_at))
+    }
+
+    fn tick(&mut self, client: &Client, socket: &Socket, session: &Session) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        if socket.blocked_since().is_some_and(|since| since.elapsed() >= self.write_deadline) {
+            return Err(CloseReason::SlowReader);
+        }
+        if let Some(until) = self.authorized_until {
+            if session.is_authorized() {
+                self.authorized_until = None;
+            } else if now >= until {
+                return Err(CloseReason::NotAuthorizedInTime);
+            }
+        }
+        match self.pinged {
+            Some(pinged) if now >= pinged + self.pong_timeout => return Err(CloseReason::PongTimeout),
+            None if now >= self.last_activity + self.ping_after => {
+                client.queue.push(&Frame::ping());
+                self.pinged = Some(now);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// What a client is told at the end: the event for old clients, the code for new ones.
+fn goodbye(reason: &CloseReason) -> impl Iterator<Item = Frame> + use<> {
+    let event = reason.is_announced().then(|| Frame::text(&server::error(reason.code(), &reason.message(), None)));
+    let close = reason.code().map(|code| Frame::close(code, &reason.message()));
+    event.into_iter().chain(close)
+}
+
+async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) {
+    match reason {
+        // What was begun is finished, the rest would only delay the goodbye.
+        CloseReason::SlowReader => {
+            socket.forget_waiting();
+            client.queue.drain(&mut Default::default());
+        }
+        CloseReason::Broken => return,
+        _ => client.queue.drain(socket.writing()),
+    }
+    socket.last_words(goodbye(reason).map(Frame::into_bytes));
+    finish(socket).await;
+}
+
+/// Writes the last words, shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
+async fn finish(mut socket: Socket) {
+    let written = tokio::time::timeout(CLOSE_DEADLINE, socket.flush()).await;
+    let mut transport = socket.into_transport();
+    if !matches!(written, Ok(Ok(()))) {
+        transport.reset_on_drop();
+        return;
+    }
+    let linger = async {
+        transport.shutdown().await?;
+        let mut thrown_away = 0;
+        let mut buffer = [0; 1024];
+        while thrown_away < LINGER_BYTES {
+            match transport.read(&mut buffer).await? {
+                0 => break,
+                read => thrown_away += read,
+            }
+        }
+        std::io::Result::Ok(())
+    };
+    // Whether the client waited for our end or was gone already makes no difference any more.
+    _ = tokio::time::timeout(LINGER, linger).await;
+}

@@ -1,0 +1,253 @@
+//! The protocol's state machine for one client: what it may do, what it has, what it is told.
+//!
+//! Start at [`Session::receive`]. Answers go through the client's own queue, so they keep their order with what the hub sends. Not
+//! here: bytes and time (`connection`), other clients (`hub`).
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use herald_protocol::client::{ClientEvent, ClientMessage, MemberData, Subscribe, UserData};
+use herald_protocol::server::{self, SubscriptionError};
+use herald_protocol::signature::{channel_string, user_string};
+use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName, json};
+
+use crate::hub::{Client, Hub, Subscription};
+
+/// Invalid messages that a client may send within [`INVALID_WINDOW`].
+const MAX_INVALID: u32 = 20;
+const INVALID_WINDOW: Duration = Duration::from_secs(10);
+
+/// What is left to do for a message; the next one is read when it is done.
+pub type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Session {
+    hub: Arc<Hub>,
+    client: Arc<Client>,
+    subscriptions: HashMap<ChannelName, Subscription>,
+    user: Option<Box<UserData>>,
+    authorized: bool,
+    /// When the next client event would be due if they came evenly.
+    events_due: Option<Instant>,
+    invalid: u32,
+    invalid_since: Option<Instant>,
+}
+
+/// Why a subscription or sign-in fails: kind and text for the client.
+type Failure = (SubscriptionError, String);
+
+impl Session {
+    /// A session of a client that was just accepted.
+    #[must_use]
+    pub fn new(hub: Arc<Hub>, client: Arc<Client>) -> Self {
+        hub.connect(&client);
+        Self {
+            hub,
+            client,
+            subscriptions: HashMap::new(),
+            user: None,
+            authorized: false,
+            events_due: None,
+            invalid: 0,
+            invalid_since: None,
+        }
+    }
+
+    /// Whether the client has signed in or subscribed with authorization.
+    #[must_use]
+    pub const fn is_authorized(&self) -> bool {
+        self.authorized
+    }
+
+    /// Acts on one text frame.
+    ///
+    /// # Errors
+    /// When the connection has to end.
+    pub fn receive(&mut self, text: &str) -> Result<Option<Later>, CloseReason> {
+        match ClientMessage::parse(text) {
+            Ok(ClientMessage::Ping) => self.client.send(server::PONG),
+            Ok(ClientMessage::Pong) => {}
+            Ok(ClientMessage::Subscribe(wish)) => self.subscribe(&wish),
+            Ok(ClientMessage::Unsubscribe { channel }) => {
+                if let Some(subscription) = self.subscriptions.remove(channel.as_str()) {
+                    self.hub.unsubscribe(&self.client, &subscription);
+                }
+            }
+            Ok(ClientMessage::SignIn { auth, user_data }) => self.sign_in(&auth, &user_data),
+            Ok(ClientMessage::Event(event)) => match self.client_event(&event) {
+                Ok(later) => return Ok(Some(later)),
+                Err(message) => self.client.send(&server::error(Some(4301), &message, Some(&event.channel))),
+            },
+            Err(invalid) => {
+                self.client.send(&server::error(None, &invalid.to_string(), None));
+                return self.count_invalid().map(|()| None);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Takes the client out of everything; the connection's last step but the goodbye.
+    pub fn leave(&mut self) {
+        for (_, subscription) in self.subscriptions.drain() {
+            self.hub.unsubscribe(&self.client, &subscription);
+        }
+        if let Some(user) = self.user.take() {
+            self.hub.users(&self.client.app).sign_out(&user.id, &self.client);
+        }
+        self.hub.disconnect(&self.client);
+    }
+
+    fn count_invalid(&mut self) -> Result<(), CloseReason> {
+        let now = Instant::now();
+        if self.invalid_since.is_none_or(|since| now - since > INVALID_WINDOW) {
+            self.invalid_since = Some(now);
+            self.invalid = 0;
+        }
+        self.invalid += 1;
+        if self.invalid >= MAX_INVALID { Err(CloseReason::InvalidMessages) } else { Ok(()) }
+    }
+
+    fn subscribe(&mut self, wish: &Subscribe) {
+        if let Err((kind, message)) = self.try_subscribe(wish) {
+            self.client.send(&server::subscription_error(&wish.channel, kind, &message));
+        }
+    }
+
+    fn try_subscribe(&mut self, wish: &Subscribe) -> Result<(), Failure> {
+        let app = Arc::clone(&self.client.app);
+        let limits = app.limits();
+        let name = ChannelName::parse(&wish.channel, limits.channel_name).map_err(|error| match error {
+            InvalidChannelName::TooLong { .. } => (SubscriptionError::NameTooLong, error.to_string()),
+            _ => (SubscriptionError::InvalidChannel, error.to_string()),
+        })?;
+        let kind = name.kind();
+        if kind.needs_authorization() {
+            self.authorize(&name, wish)?;
+        } else if kind == ChannelKind::ServerToUser && self.user.as_ref().map(|user| user.id.as_str()) != name.user() {
+            return Err((SubscriptionError::Auth, "not signed in as the user of this channel".to_owned()));
+        }
+        let member = if kind.is_presence() { Some(self.member(wish)?) } else { None };
+        if let Some(known) = self.subscriptions.get(&name) {
+            known.answer_again(&self.client);
+            return Ok(());
+        }
+        if self.subscriptions.len() >= limits.subscriptions {
+            let message =
+                format!("the connection has as many subscriptions as the app allows ({})", limits.subscriptions);
+            return Err((SubscriptionError::Full, message));
+        }
+        let subscription = self
+            .hub
+            .subscribe(&self.client, &name, member)
+            .map_err(|refused| (SubscriptionError::Full, refused.to_string()))?;
+        self.subscriptions.insert(name, subscription);
+        self.authorized |= kind.needs_authorization();
+        Ok(())
+    }
+
+    fn authorize(&self, name: &ChannelName, wish: &Subscribe) -> Result<(), Failure> {
+        let refuse = |message: String| Err((SubscriptionError::Auth, message));
+        let Some(auth) = wish.auth.as_deref().filter(|auth| !auth.is_empty()) else {
+            return refuse(format!("`auth` is missing; {name} needs KEY:SIGNATURE from the app's auth endpoint"));
+        };
+        let signed = channel_string(self.client.socket_id, name.as_str(), wish.channel_data.as_deref());
+        self.verify(auth, &signed).or_else(refuse)
+    }
+
+    /// Checks `KEY:HEX` over `signed`; the error names what had to be signed, which holds no secret.
+    fn verify(&self, auth: &str, signed: &str) -> Result<(), String> {
+        let (key, signature) = auth.split_once(':').ok_or("`auth` must be KEY:SIGNATURE")?;
+        let secret = self.client.app.secret_of(key).ok_or("the key in `auth` is none of this app's")?;
+        if secret.verifies(signed.as_bytes(), signature) {
+            return Ok(());
+        }
+        Err(format!(
+            "wrong signature: it must be the lower-case hex HMAC-SHA256, with the secret of that key, of {signed:?}"
+        ))
+    }
+
+    fn member(&self, wish: &Subscribe) -> Result<MemberData, Failure> {
+        let member = match (&wish.channel_data, &self.user) {
+            (Some(channel_data), _) => MemberData::parse(channel_data)
+                .map_err(|error| (SubscriptionError::InvalidChannel, format!("`channel_data`: {error}")))?,
+            (None, Some(user)) => MemberData { user_id: user.id.clone(), user_info: user.user_info.clone() },
+            (None, None) => {
+                let message =
+                    "a presence channel needs `channel_data` with a `user_id`, or a signed-in user".to_owned();
+                return Err((SubscriptionError::InvalidChannel, message));
+            }
+        };
+        let limit = self.client.app.limits().presence_user_info;
+        if member.user_info.len() > limit {
+            let message = format!("`user_info` has {} bytes, {limit} are allowed", member.user_info.len());
+            return Err((SubscriptionError::UserInfoTooLarge, message));
+        }
+        Ok(member)
+    }
+
+    fn sign_in(&mut self, auth: &str, user_data: &str) {
+        match self.try_sign_in(auth, user_data) {
+            Ok(()) => self.client.send(&server::signin_success(user_data)),
+            Err(message) => self.client.send(&server::error(Some(4009), &message, None)),
+        }
+    }
+
+    fn try_sign_in(&mut self, auth: &str, user_data: &str) -> Result<(), String> {
+        self.verify(auth, &user_string(self.client.socket_id, user_data))?;
+        let data = UserData::parse(user_data).map_err(|error| format!("`user_data`: {error}"))?;
+        match &self.user {
+            Some(user) if user.id != data.id => return Err("already signed in as another user".to_owned()),
+            Some(_) => {}
+            None => self.hub.users(&self.client.app).sign_in(&data.id, &self.client),
+        }
+        self.user = Some(Box::new(data));
+        self.authorized = true;
+        Ok(())
+    }
+
+    fn client_event(&mut self, event: &ClientEvent<'_>) -> Result<Later, String> {
+        let app = &self.client.app;
+        let limits = app.limits();
+        if !app.options.client_events {
+            return Err("client events are not enabled for this app".to_owned());
+        }
+        let subscription = self
+            .subscriptions
+            .get(event.channel.as_ref())
+            .ok_or("client events need a subscription to their channel")?;
+        let name = subscription.name();
+        if !name.kind().allows_client_events() {
+            return Err("client events are allowed on private and presence channels only".to_owned());
+        }
+        if event.event.chars().count() > limits.event_name || event.event.chars().any(char::is_control) {
+            return Err(format!(
+                "an event name has at most {} characters and no control characters",
+                limits.event_name
+            ));
+        }
+        let size = json::decoded_len(&event.data);
+        if size > limits.event_data {
+            return Err(format!("`data` has {size} bytes, {} are allowed", limits.event_data));
+        }
+        let text = server::client_event(&event.event, name, &event.data, subscription.user.as_ref());
+        let later = subscription.client_event(&text, self.client.socket_id);
+        admit(&mut self.events_due, limits.client_events_per_second)?;
+        Ok(later)
+    }
+}
+
+/// Lets `per_second` client events pass each second, and as many at once (the generic cell rate algorithm).
+fn admit(due: &mut Option<Instant>, per_second: usize) -> Result<(), String> {
+    let now = Instant::now();
+    let second = Duration::from_secs(1);
+    let next = due.map_or(now, |due| due.max(now)) + second / u32::try_from(per_second).unwrap_or(u32::MAX).max(1);
+    if next > now + second {
+        return Err(format!("too many client events, {per_second} a second are allowed"));
+    }
+    *due = Some(next);
+    Ok(())
+}

@@ -1,0 +1,3 @@
+//! Routes, grouped by who calls: clients upgrading here ([`upgrade`]).
+
+pub mod upgrade;

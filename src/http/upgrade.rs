@@ -1,0 +1,140 @@
+//! `GET /app/{key}`: the address that clients connect to (section 2).
+//!
+//! A browser cannot see an HTTP status, so whoever is refused is upgraded first, then told and closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Path, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use herald_protocol::{CloseReason, SocketId};
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use rand::RngExt as _;
+
+use crate::apps::{App, Permit};
+use crate::connection::session::Session;
+use crate::connection::socket::Socket;
+use crate::connection::transport::Transport;
+use crate::connection::{self, Connection};
+use crate::hub::Client;
+use crate::hub::queue::{Bounds, Queue};
+use crate::server::Parts;
+
+/// What a client's message may have besides its event's data.
+const MESSAGE_OVERHEAD: usize = 16 * 1024;
+
+/// Whether the client's way to Herald is encrypted, as far as the listener knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Encrypted(pub bool);
+
+/// Upgrades, and hands the client to a task of its own.
+pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
+    let Some(accept) = handshake(request.headers()) else {
+        let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
+        return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], text).into_response();
+    };
+    let admitted = admit(&parts, &key, &request);
+    let on_upgrade = hyper::upgrade::on(&mut request);
+    let serving = Arc::clone(&parts);
+    parts.connections.spawn(async move {
+        let Ok(upgraded) = on_upgrade.await else { return };
+        let (socket, admitted) = match admitted {
+            Ok(admitted) => (open(upgraded, admitted.0.limits().event_data + MESSAGE_OVERHEAD), Ok(admitted)),
+            Err(reason) => (open(upgraded, MESSAGE_OVERHEAD), Err(reason)),
+        };
+        let Some(socket) = socket else { return };
+        Box::pin(serve(serving, socket, admitted)).await;
+    });
+    let headers = [
+        (header::CONNECTION, HeaderValue::from_static("upgrade")),
+        (header::UPGRADE, HeaderValue::from_static("websocket")),
+        (header::SEC_WEBSOCKET_ACCEPT, accept),
+    ];
+    (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Permit), CloseReason>) {
+    let (app, _permit) = match admitted {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            tracing::info!(reason = reason.label(), "connection refused");
+            if reason.code() == Some(4100) {
+                // Clients come back after exactly a second, for ever: this spreads them.
+                let hold_back = Duration::from_millis(rand::rng().random_range(1_000..5_000));
+                tokio::time::sleep(hold_back).await;
+            }
+            return connection::refuse(socket, &reason).await;
+        }
+    };
+    let options = &parts.config.connection;
+    let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
+    let socket_id = SocketId::from_random(rand::rng().random());
+    let client = Arc::new(Client { socket_id, app, queue: Queue::new(bounds) });
+    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client));
+    if parts.draining.is_cancelled() {
+        client.close(CloseReason::ServerGoingAway);
+    }
+    let reason = connection::run(Connection::new(client, socket, session, options)).await;
+    tracing::debug!(%socket_id, reason = reason.label(), "connection ended");
+}
+
+/// Who may connect: the app, the protocol's version, the way, the origin, the limits.
+fn admit(parts: &Parts, key: &str, request: &Request) -> Result<(Arc<App>, Permit), CloseReason> {
+    let app = parts.apps.by_key(key).ok_or(CloseReason::UnknownApp)?;
+    let query = request.uri().query().unwrap_or_default();
+    let protocol = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "protocol");
+    if protocol.is_some_and(|(_, version)| !matches!(version.as_ref(), "5" | "6" | "7")) {
+        return Err(CloseReason::UnsupportedProtocol);
+    }
+    if !app.options.enabled {
+        return Err(CloseReason::AppDisabled);
+    }
+    let encrypted = request.extensions().get::<Encrypted>().is_some_and(|encrypted| encrypted.0);
+    if app.options.require_tls && !encrypted {
+        return Err(CloseReason::TlsRequired);
+    }
+    if !origin_allowed(&app, request.headers()) {
+        return Err(CloseReason::OriginNotAllowed);
+    }
+    if let Some(limit) = parts.config.server.max_connections
+        && parts.hub.total_connections() >= limit
+    {
+        return Err(CloseReason::NodeConnections(limit));
+    }
+    let permit = app.admit().ok_or(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()))?;
+    Ok((app, permit))
+}
+
+fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
+    let allowed = &app.options.allowed_origins;
+    let Some(origin) = headers.get(header::ORIGIN) else { return !app.options.require_origin };
+    let Ok(origin) = origin.to_str() else { return false };
+    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    let matches = |pattern: &String| match pattern.strip_prefix("*.") {
+        Some(domain) => host.strip_suffix(domain).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.')),
+        None => pattern.eq_ignore_ascii_case(origin),
+    };
+    allowed.is_empty() || allowed.iter().any(matches)
+}
+
+/// The answer to a valid WebSocket request; `None` for any other.
+fn handshake(headers: &HeaderMap) -> Option<HeaderValue> {
+    let has = |name, token: &str| {
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    let key = headers.get(header::SEC_WEBSOCKET_KEY)?;
+    let is_upgrade = has(header::CONNECTION, "upgrade")
+        && has(header::UPGRADE, "websocket")
+        && has(header::SEC_WEBSOCKET_VERSION, "13");
+    is_upgrade.then(|| tungstenite::handshake::derive_accept_key(key.as_bytes()).try_into().ok()).flatten()
+}
+
+/// Takes the stream back from the HTTP machinery, which is freed with that.
+fn open(upgraded: Upgraded, max_message: usize) -> Option<Socket> {
+    let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
+    Some(Socket::new(parts.io.into_inner(), &parts.read_buf, max_message))
+}

@@ -1,0 +1,395 @@
+//! One channel on this node: its subscribers, members, kept event, and the fan-out to all of them.
+//!
+//! Always: whoever enters is answered in the same step, under the channel's lock, so nothing of the channel comes before
+//! `subscription_succeeded` and nothing after it is missed. Fan-outs of one channel never overlap; a long one runs in chunks, and a
+//! subscriber that entered after it began does not get it (it had the kept event, or came too late).
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use herald_protocol::client::MemberData;
+use herald_protocol::{ChannelName, SocketId, UserId, server};
+use indexmap::IndexMap;
+use parking_lot::Mutex;
+use slab::Slab;
+
+use super::client::Client;
+use super::frame::Frame;
+
+/// Subscribers served before the fan-out lets others run.
+const CHUNK: usize = 1_000;
+/// How long a publisher is held back by queues whose writers have not run.
+const HOLD_BACK: Duration = Duration::from_secs(2);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Channel {
+    /// The channel's name.
+    pub name: ChannelName,
+    state: Mutex<State>,
+    fan_out: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Taken out of the hub: whoever still holds it looks the name up again.
+    gone: bool,
+    subscribers: Slab<Subscriber>,
+    /// The number of the last fan-out that began.
+    fan_outs: u64,
+    members: IndexMap<UserId, Member>,
+    snapshot: Option<Frame>,
+    kept: Option<KeptEvent>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    client: Arc<Client>,
+    user: Option<UserId>,
+    /// The last fan-out that had begun when it entered.
+    entered: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    info: Box<str>,
+    subscriptions: usize,
+}
+
+#[derive(Debug)]
+struct KeptEvent {
+    frame: Frame,
+    data: Box<str>,
+    until: Instant,
+}
+
+/// The event that a cache channel keeps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The data's JSON string token.
+    pub data: String,
+    /// How long it will still be kept.
+    pub ttl: Duration,
+}
+
+/// How many are on a channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Subscriptions.
+    pub subscription_count: usize,
+    /// Members, on presence channels.
+    pub user_count: Option<usize>,
+}
+
+/// One client's place on a channel; give it back with [`Channel::leave`].
+#[derive(Debug)]
+pub struct Subscription {
+    pub(super) channel: Arc<Channel>,
+    slot: usize,
+    /// Who the client is there.
+    pub user: Option<UserId>,
+}
+
+/// What entering or leaving changed, for the webhooks.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The channel had nobody before, or has nobody now.
+    pub occupancy: bool,
+    /// The user had no subscription before, or has none now.
+    pub member: Option<UserId>,
+    /// A subscriber met an empty cache.
+    pub cache_miss: bool,
+    /// The number of subscriptions now.
+    pub subscriptions: usize,
+}
+
+/// Why nobody can enter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// The channel was taken out of the hub meanwhile; look it up again.
+    #[error("the channel is gone")]
+    Gone,
+    /// As many members as the app allows.
+    #[error("the channel has as many members as the app allows ({0})")]
+    MembersFull(usize),
+}
+
+/// Why an event did not reach everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPublished {
+    /// The channel was taken out of the hub meanwhile; nobody was on it.
+    #[error("the channel is gone")]
+    Gone,
+    /// Some queues had no room in time though their readers are not to blame: the server is short of CPU.
+    #[error("the server cannot keep up; the event reached some subscribers only")]
+    Overloaded,
+}
+
+impl Channel {
+    pub(super) fn new(name: ChannelName) -> Self {
+        Self { name, state: Mutex::default(), fan_out: tokio::sync::Mutex::default() }
+    }
+
+    /// Lets `client` in and answers it, telling `on_change` what changed before anybody else can change it again.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn enter(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        member: Option<MemberData>,
+        on_change: impl FnOnce(&Change),
+    ) -> Result<Subscription, Refused> {
+        let mut state = self.state.lock();
+        if state.gone {
+            return Err(Refused::Gone);
+        }
+        let mut change = Change { occupancy: state.subscribers.is_empty(), ..Change::default() };
+        let user = match member {
+            None => None,
+            Some(member) => {
+                let limit = client.app.limits().presence_members;
+                let (user, is_new) = state.join(member, limit)?;
+                if is_new {
+                    state.announce_member(&self.name, &user, true);
+                    change.member = Some(user.clone());
+                }
+                Some(user)
+            }
+        };
+        let entered = state.fan_outs;
+        let slot = state.subscribers.insert(Subscriber { client: Arc::clone(client), user: user.clone(), entered });
+        change.subscriptions = state.subscribers.len();
+        change.cache_miss = state.answer(&self.name, client);
+        on_change(&change);
+        drop(state);
+        Ok(Subscription { channel: Arc::clone(self), slot, user })
+    }
+
+    /// Answers a client that subscribes to what it already has.
+    pub fn answer_again(&self, client: &Client) {
+        self.state.lock().answer(&self.name, client);
+    }
+
+    /// Gives a place back; returns whether the channel has to be taken out of the hub.
+    pub fn leave(&self, subscription: &Subscription, on_change: impl FnOnce(&Change)) -> bool {
+        let mut state = self.state.lock();
+        let mut change = Change::default();
+        if !state.subscribers.contains(subscription.slot) {
+            return false;
+        }
+        state.subscribers.remove(subscription.slot);
+        if let Some(user) = &subscription.user
+            && state.part(user)
+        {
+            state.announce_member(&self.name, user, false);
+            change.member = Some(user.clone());
+        }
+        change.occupancy = state.subscribers.is_empty();
+        change.subscriptions = state.subscribers.len();
+        on_change(&change);
+        state.retire(Instant::now())
+    }
+
+    /// Marks the channel as gone if nothing keeps it; true if it is. For the sweep of expired kept events.
+    pub(super) fn retire(&self, now: Instant) -> bool {
+        self.state.lock().retire(now)
+    }
+
+    /// Hands `frame` to every subscriber but `except`, in the order of the calls; `keep` is the data token of an event that a cache
+    /// channel has to keep, and for how long.
+    ///
+    /// # Errors
+    /// See [`NotPublished`].
+    pub async fn publish(
+        &self,
+        frame: &Frame,
+        except: Option<SocketId>,
+        keep: Option<(&str, Duration)>,
+    ) -> Result<(), NotPublished> {
+        let _turn = self.fan_out.lock().await;
+        let published = Instant::now();
+        let number = {
+            let mut state = self.state.lock();
+            if state.gone {
+                return Err(NotPublished::Gone);
+            }
+            if let Some((data, ttl)) = keep {
+                state.kept = Some(KeptEvent { frame: frame.clone(), data: data.into(), until: published + ttl });
+            }
+            state.fan_outs += 1;
+            state.fan_outs
+        };
+        let mut waiting = Vec::new();
+        let mut cursor = 0;
+        loop {
+            let next = self.state.lock().serve(cursor, number, frame, except, published, &mut waiting);
+            match next {
+                Some(next) => cursor = next,
+                None => break,
+            }
+            tokio::task::yield_now().await;
+        }
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let catch_up = async {
+            for client in &waiting {
+                while client.queue.offer(frame, None).is_err() {
+                    client.queue.room().await;
+                }
+            }
+        };
+        tokio::time::timeout(HOLD_BACK, catch_up).await.map_err(|_| NotPublished::Overloaded)
+    }
+
+    /// How many are here.
+    #[must_use]
+    pub fn occupancy(&self) -> Occupancy {
+        let state = self.state.lock();
+        Occupancy {
+            subscription_count: state.subscribers.len(),
+            user_count: self.name.kind().is_presence().then_some(state.members.len()),
+        }
+    }
+
+    /// The members' ids.
+    #[must_use]
+    pub fn members(&self) -> Vec<UserId> {
+        self.state.lock().members.keys().cloned().collect()
+    }
+
+    /// The kept event.
+    #[must_use]
+    pub fn kept(&self) -> Option<Kept> {
+        let now = Instant::now();
+        let state = self.state.lock();
+        let kept = state.kept.as_ref().filter(|kept| kept.until > now)?;
+        Some(Kept { data: kept.data.to_string(), ttl: kept.until - now })
+    }
+}
+
+impl State {
+    /// Counts the user's subscription; true if it is the first.
+    fn join(&mut self, member: MemberData, limit: usize) -> Result<(UserId, bool), Refused> {
+        if let Some((index, user, known)) = self.members.get_full_mut(&member.user_id) {
+            known.subscriptions += 1;
+            let _ = index;
+            return Ok((user.clone(), false));
+        }
+        if self.members.len() >= limit {
+            return Err(Refused::MembersFull(limit));
+        }
+        self.members.insert(member.user_id.clone(), Member { info: member.user_info, subscriptions: 1 });
+        self.snapshot = None;
+        Ok((member.user_id, true))
+    }
+
+    /// Uncounts the user's subscription; true if it was the last.
+    fn part(&mut self, user: &UserId) -> bool {
+        let Some(member) = self.members.get_mut(user) else { return false };
+        member.subscriptions -= 1;
+        if member.subscriptions > 0 {
+            return false;
+        }
+        self.members.swap_remove(user);
+        self.snapshot = None;
+        true
+    }
+
+    /// To all but the user's own subscriptions.
+    fn announce_member(&self, channel: &ChannelName, user: &UserId, added: bool) {
+        let text = match self.members.get(user) {
+            Some(member) if added => server::member_added(channel, user, &member.info),
+            _ => server::member_removed(channel, user),
+        };
+        let frame = Frame::text(&text);
+        let others = self.subscribers.iter().filter(|(_, subscriber)| subscriber.user.as_ref() != Some(user));
+        others.for_each(|(_, subscriber)| subscriber.client.queue.push(&frame));
+    }
+
+    /// `subscription_succeeded`, then the kept event or the miss; true on a miss.
+    fn answer(&mut self, channel: &ChannelName, client: &Client) -> bool {
+        if channel.kind().is_presence() {
+            let snapshot = self.snapshot.take().unwrap_or_else(|| {
+                let members = self.members.iter().map(|(user, member)| (user, &*member.info));
+                Frame::text(&server::subscription_succeeded(channel, &server::presence(members)))
+            });
+            client.queue.push(&snapshot);
+            self.snapshot = Some(snapshot);
+        } else {
+            client.send(&server::subscription_succeeded(channel, "{}"));
+        }
+        if !channel.kind().keeps_last_event() {
+            return false;
+        }
+        match &self.kept {
+            Some(kept) if kept.until > Instant::now() => {
+                client.queue.push(&kept.frame);
+                false
+            }
+            _ => {
+                client.send(&server::cache_miss(channel));
+                true
+            }
+        }
+    }
+
+    /// Serves one chunk of fan-out `number` from `cursor`; returns where the next begins, if there is one.
+    fn serve(
+        &self,
+        cursor: usize,
+        number: u64,
+        frame: &Frame,
+        except: Option<SocketId>,
+        published: Instant,
+        waiting: &mut Vec<Arc<Client>>,
+    ) -> Option<usize> {
+        // A slab keeps everyone's place while others come and go, so the cursor stays true between chunks.
+        let end = (cursor + CHUNK).min(self.subscribers.capacity());
+        for slot in cursor..end {
+            let Some(subscriber) = self.subscribers.get(slot) else { continue };
+            if subscriber.entered >= number || except == Some(subscriber.client.socket_id) {
+                continue;
+            }
+            if subscriber.client.queue.offer(frame, Some(published)).is_err() {
+                waiting.push(Arc::clone(&subscriber.client));
+            }
+        }
+        (end < self.subscribers.capacity()).then_some(end)
+    }
+
+    fn retire(&mut self, now: Instant) -> bool {
+        if self.kept.as_ref().is_some_and(|kept| kept.until <= now) {
+            self.kept = None;
+        }
+        self.gone |= self.subscribers.is_empty() && self.kept.is_none();
+        self.gone
+    }
+}
+
+impl Subscription {
+    /// The channel's name.
+    #[must_use]
+    pub fn name(&self) -> &ChannelName {
+        &self.channel.name
+    }
+
+    /// Answers the client once more, without changing anything.
+    pub fn answer_again(&self, client: &Client) {
+        self.channel.answer_again(client);
+    }
+
+    /// Hands a client's event to the others; nothing happens before the future is polled.
+    #[must_use]
+    pub fn client_event(&self, text: &str, sender: SocketId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let (channel, frame) = (Arc::clone(&self.channel), Frame::text(text));
+        Box::pin(async move {
+            if channel.publish(&frame, Some(sender), None).await.is_err() {
+                tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
+            }
+        })
+    }
+}

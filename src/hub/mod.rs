@@ -1,0 +1,231 @@
+//! Who is here: this node's channels, their subscriptions, and the fan-out of one event to all of them.
+//!
+//! Start at [`Hub::publish`], the middle of every message's way: `connection` and `http` above it decide *whether* an event may pass,
+//! each subscriber's [`queue::Queue`] below it decides *when* it is written.
+//!
+//! Always: an event arrives encoded, only its reference count changes per subscriber; a channel exists exactly as long as it has a
+//! subscription or a kept event; a channel's lock is taken before a queue's, and neither lives across an `.await`; no shard of a map is
+//! held while a channel's lock is taken. Not here: what goes over the wire (`herald_protocol`), who may subscribe
+//! (`connection::session`).
+
+pub mod channel;
+pub mod client;
+pub mod frame;
+pub mod queue;
+pub mod users;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use dashmap::DashMap;
+use herald_protocol::client::MemberData;
+use herald_protocol::{ChannelKind, ChannelName, CloseReason, SocketId, UserId, server};
+
+pub use channel::{Kept, Occupancy, Subscription};
+pub use client::Client;
+pub use frame::Frame;
+
+use crate::apps::{App, Apps};
+use channel::{Change, Channel, NotPublished, Refused};
+use users::Users;
+
+/// Some subscribers' queues had no room in time though their readers are not to blame: the server is short of CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the server cannot keep up; the event reached some subscribers only")]
+pub struct Overloaded;
+
+/// All that is here on this node, app by app.
+#[derive(Debug)]
+pub struct Hub {
+    rooms: HashMap<String, Room>,
+}
+
+/// What one app has on this node.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    channels: DashMap<ChannelName, Arc<Channel>>,
+    clients: DashMap<SocketId, Arc<Client>>,
+    users: Users,
+}
+
+/// The frame of an event; `data` is the publisher's JSON string token, copied as it stands.
+#[must_use]
+pub fn event_frame(name: &str, channel: &ChannelName, data: &str) -> Frame {
+    Frame::text(&server::event(name, channel, data))
+}
+
+impl Hub {
+    /// An empty hub for these apps.
+    #[must_use]
+    pub fn new(apps: &Apps) -> Self {
+        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), Room::default())).collect() }
+    }
+
+    fn room(&self, app: &App) -> &Room {
+        &self.rooms[app.id()]
+    }
+
+    /// Hands `frame`, an event triggered over HTTP, to every subscriber of `channel` but `except`; `data` is its JSON string token, kept
+    /// on cache channels.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when some subscriber's queue had no room in time through no fault of its reader.
+    pub async fn publish(
+        &self,
+        app: &App,
+        channel: &ChannelName,
+        frame: &Frame,
+        data: &str,
+        except: Option<SocketId>,
+    ) -> Result<(), Overloaded> {
+        let keep = channel.kind().keeps_last_event().then_some((data, app.options.cache_ttl));
+        loop {
+            let found = if keep.is_some() { Some(self.room(app).open(channel)) } else { self.room(app).find(channel) };
+            let Some(found) = found else { return Ok(()) };
+            match found.publish(frame, except, keep).await {
+                Ok(()) => return Ok(()),
+                Err(NotPublished::Overloaded) => return Err(Overloaded),
+                Err(NotPublished::Gone) => {} // it was being taken out just now; there may be a new one
+            }
+        }
+    }
+
+    /// Lets a client into a channel and answers it.
+    ///
+    /// # Errors
+    /// The text says which limit the channel has reached.
+    pub fn subscribe(
+        &self,
+        client: &Arc<Client>,
+        name: &ChannelName,
+        member: Option<MemberData>,
+    ) -> Result<Subscription, Refused> {
+        let room = self.room(&client.app);
+        loop {
+            let channel = room.open(name);
+            match channel.enter(client, member.clone(), |_change: &Change| {}) {
+                Err(Refused::Gone) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Takes a client out of a channel.
+    pub fn unsubscribe(&self, client: &Client, subscription: &Subscription) {
+        let channel = &subscription.channel;
+        if channel.leave(subscription, |_change: &Change| {}) {
+            self.room(&client.app).remove(channel);
+        }
+    }
+
+    /// Adds a connection.
+    pub fn connect(&self, client: &Arc<Client>) {
+        self.room(&client.app).clients.insert(client.socket_id, Arc::clone(client));
+    }
+
+    /// Takes a connection out.
+    pub fn disconnect(&self, client: &Client) {
+        self.room(&client.app).clients.remove(&client.socket_id);
+    }
+
+    /// The users signed in to the app.
+    #[must_use]
+    pub fn users(&self, app: &App) -> &Users {
+        &self.room(app).users
+    }
+
+    /// Ends every connection of a user, and returns when they have ended or after a second.
+    pub async fn terminate(&self, app: &App, user: &UserId) {
+        let clients = self.room(app).users.connections(user);
+        clients.iter().for_each(|client| client.close(CloseReason::UserTerminated));
+        let ended = async {
+            for client in &clients {
+                client.queue.ended().await;
+            }
+        };
+        // Whoever takes longer is cut by its own connection's deadline; the caller need not wait for that.
+        _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+    }
+
+    /// How many are on a channel.
+    #[must_use]
+    pub fn channel(&self, app: &App, name: &ChannelName) -> Occupancy {
+        let nobody = || Occupancy { subscription_count: 0, user_count: name.kind().is_presence().then_some(0) };
+        self.room(app).find(name).map_or_else(nobody, |channel| channel.occupancy())
+    }
+
+    /// The occupied channels whose names begin with `prefix`; server-to-user channels are never listed.
+    #[must_use]
+    pub fn channels(&self, app: &App, prefix: &str) -> Vec<(ChannelName, Occupancy)> {
+        let listed = |name: &ChannelName| name.kind() != ChannelKind::ServerToUser && name.as_str().starts_with(prefix);
+        let occupied = |channel: Arc<Channel>| {
+            let occupancy = channel.occupancy();
+            (occupancy.subscription_count > 0).then(|| (channel.name.clone(), occupancy))
+        };
+        self.room(app).all().into_iter().filter(|channel| listed(&channel.name)).filter_map(occupied).collect()
+    }
+
+    /// The members of a presence channel.
+    #[must_use]
+    pub fn members(&self, app: &App, name: &ChannelName) -> Vec<UserId> {
+        self.room(app).find(name).map(|channel| channel.members()).unwrap_or_default()
+    }
+
+    /// The event that a cache channel keeps.
+    #[must_use]
+    pub fn kept(&self, app: &App, name: &ChannelName) -> Option<Kept> {
+        self.room(app).find(name)?.kept()
+    }
+
+    /// Open connections of an app.
+    #[must_use]
+    pub fn connections(&self, app: &App) -> usize {
+        self.room(app).clients.len()
+    }
+
+    /// Open connections of all apps.
+    #[must_use]
+    pub fn total_connections(&self) -> usize {
+        self.rooms.values().map(|room| room.clients.len()).sum()
+    }
+
+    /// Every open connection.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.rooms.values().flat_map(|room| room.clients.iter().map(|entry| Arc::clone(&entry))).collect()
+    }
+
+    /// Forgets kept events whose time is over.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for room in self.rooms.values() {
+            for channel in room.all() {
+                if channel.retire(now) {
+                    room.remove(&channel);
+                }
+            }
+        }
+    }
+}
+
+impl Room {
+    fn find(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    fn open(&self, name: &ChannelName) -> Arc<Channel> {
+        self.find(name).unwrap_or_else(|| {
+            let entry = self.channels.entry(name.clone()).or_insert_with(|| Arc::new(Channel::new(name.clone())));
+            Arc::clone(&entry)
+        })
+    }
+
+    fn all(&self) -> Vec<Arc<Channel>> {
+        self.channels.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    fn remove(&self, gone: &Arc<Channel>) {
+        self.channels.remove_if(&gone.name, |_, channel| Arc::ptr_eq(channel, gone));
+    }
+}
