@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::routing::get;
 use herald_protocol::CloseReason;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -73,9 +72,7 @@ fn announce(line: &str) {
 }
 
 async fn accept(listener: TcpListener, parts: Arc<Parts>, stop: CancellationToken, tasks: TaskTracker) {
-    let router = Router::new()
-        .route(&format!("{}/app/{{key}}", parts.config.server.path_prefix), get(http::upgrade::upgrade))
-        .with_state(Arc::clone(&parts));
+    let router = http::routes(Arc::clone(&parts));
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,

@@ -1,3 +1,24 @@
-//! Routes, grouped by who calls: clients upgrading here ([`upgrade`]).
+//! Routes, grouped by who calls: clients upgrading ([`upgrade`]), backends ([`pusher`]); errors become HTTP in [`error`].
 
+pub mod error;
+pub mod pusher;
 pub mod upgrade;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+
+use crate::server::Parts;
+use error::ApiError;
+
+/// The main listener's routes.
+pub fn routes(parts: Arc<Parts>) -> Router {
+    let prefix = &parts.config.server.path_prefix;
+    Router::new()
+        .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
+        .merge(pusher::routes(prefix))
+        .fallback(async || ApiError::NotFound)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .with_state(parts)
+}
