@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use herald_protocol::{CloseReason, SocketId};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto;
 use rand::RngExt as _;
 
 use crate::apps::{App, Permit};
@@ -135,6 +136,6 @@ fn handshake(headers: &HeaderMap) -> Option<HeaderValue> {
 
 /// Takes the stream back from the HTTP machinery, which is freed with that.
 fn open(upgraded: Upgraded, max_message: usize) -> Option<Socket> {
-    let parts = upgraded.downcast::<TokioIo<Transport>>().ok()?;
+    let parts = auto::upgrade::downcast::<TokioIo<Transport>>(upgraded).ok()?;
     Some(Socket::new(parts.io.into_inner(), &parts.read_buf, max_message))
 }
