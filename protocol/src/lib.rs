@@ -11,6 +11,7 @@ pub mod server;
 pub mod signature;
 pub mod socket_id;
 pub mod user;
+pub mod webhook;
 
 pub use channel::{ChannelKind, ChannelName, InvalidChannelName};
 pub use close::CloseReason;
