@@ -151,8 +151,12 @@ impl Socket {
                 let waiting = replies.chain(self.writing.iter().map(|frame| &*frame.bytes));
                 let waiting = waiting.take(if self.begun { 1 } else { usize::MAX });
                 let filled = slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
-                let slices = slices.get(..filled).unwrap_or_default();
-                match Pin::new(&mut self.transport).poll_write_vectored(cx, slices) {
+                let transport = Pin::new(&mut self.transport);
+                let polled = match slices.get(..filled).unwrap_or_default() {
+                    [alone] => transport.poll_write(cx, alone), // send(2) costs the kernel less than writev(2)
+                    several => transport.poll_write_vectored(cx, several),
+                };
+                match polled {
                     Poll::Pending => return Ok(Written::Blocked),
                     Poll::Ready(written) => written?,
                 }
