@@ -8,4 +8,5 @@ pub mod config;
 pub mod connection;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod server;
