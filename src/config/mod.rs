@@ -134,6 +134,10 @@ Limits {
     presence_members: usize = 1_000;
     /// Subscriptions of one connection.
     subscriptions: usize = 1_000;
+    /// Events a second triggered over HTTP; each event of a batch counts.
+    events_per_second: Option<usize> = None;
+    /// Reading requests a second.
+    reads_per_second: Option<usize> = None;
 } }
 
 /// A further key and its secret.

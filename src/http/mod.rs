@@ -1,6 +1,7 @@
 //! Routes, grouped by who calls: clients upgrading ([`upgrade`]), backends ([`pusher`]); errors become HTTP in [`error`].
 
 pub mod error;
+pub mod idempotency;
 pub mod pusher;
 pub mod upgrade;
 
@@ -18,7 +19,7 @@ pub fn routes(parts: Arc<Parts>) -> Router {
     Router::new()
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(pusher::routes(prefix))
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
+        .method_not_allowed_fallback(async |request| pusher::refuse(request, ApiError::MethodNotAllowed).await)
         .with_state(parts)
 }
