@@ -9,6 +9,7 @@ pub mod connection;
 pub mod due;
 pub mod http;
 pub mod hub;
+pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod outgoing;

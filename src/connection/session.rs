@@ -13,6 +13,7 @@ use herald_protocol::signature::{channel_string, user_string};
 use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName, UserId, json};
 
 use crate::hub::{Client, Hub, Later, Subscription};
+use crate::limits::Rate;
 use crate::metrics;
 
 /// Invalid messages that a client may send within [`INVALID_WINDOW`].
@@ -261,19 +262,10 @@ impl Session {
         if size > limits.event_data {
             return Err(format!("`data` has {size} bytes, {} are allowed", limits.event_data));
         }
-        admit(&mut self.events_due, limits.client_events_per_second)?;
+        let per_second = limits.client_events_per_second;
+        Rate::per_second(per_second)
+            .admit(&mut self.events_due, Instant::now(), 1)
+            .map_err(|_| format!("too many client events, {per_second} a second are allowed"))?;
         Ok(self.hub.client_event(&self.client, subscription, event))
     }
-}
-
-/// Lets `per_second` client events pass each second, and as many at once (the generic cell rate algorithm).
-fn admit(due: &mut Option<Instant>, per_second: usize) -> Result<(), String> {
-    let now = Instant::now();
-    let second = Duration::from_secs(1);
-    let next = due.map_or(now, |due| due.max(now)) + second / u32::try_from(per_second).unwrap_or(u32::MAX).max(1);
-    if next > now + second {
-        return Err(format!("too many client events, {per_second} a second are allowed"));
-    }
-    *due = Some(next);
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! become HTTP in [`error`].
 
 pub mod error;
+pub mod idempotency;
 pub mod ops;
 pub mod peer;
 pub mod pusher;
@@ -27,8 +28,8 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .merge(pusher::routes(prefix))
         .merge(ops::health())
         .route_layer(from_fn(count))
-        .fallback(async || ApiError::NotFound)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
+        .method_not_allowed_fallback(async |request| pusher::refuse(request, ApiError::MethodNotAllowed).await)
         .with_state(parts)
 }
 

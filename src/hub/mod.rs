@@ -115,6 +115,7 @@ impl Hub {
         data: &str,
         except: Option<SocketId>,
     ) -> Result<(), Overloaded> {
+        metrics::event_published("http");
         let keep = channel.kind().keeps_last_event().then_some((data, app.options.cache_ttl));
         loop {
             let found = if keep.is_some() { Some(self.room(app).open(channel)) } else { self.room(app).find(channel) };
