@@ -15,6 +15,7 @@ use super::parameters::Parameters;
 use crate::apps::App;
 use crate::http::error::ApiError;
 use crate::limits::{Limiter, Refused};
+use crate::metrics;
 use crate::server::Parts;
 
 /// How far a request's timestamp may be from the server's clock.
@@ -131,7 +132,8 @@ impl FromRequest<Arc<Parts>> for Signed {
         let body = body::read(&head, body, limit, parts.config.server.request_timeout).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let query = head.uri.query().unwrap_or_default();
-        let parameters = check(&app, head.method.as_str(), head.uri.path(), query, &body, now)?;
+        let parameters = check(&app, head.method.as_str(), head.uri.path(), query, &body, now)
+            .inspect_err(|error| metrics::auth_failed("request", error.label()))?;
         if matches!(head.method, Method::GET | Method::HEAD) {
             within("reading requests", app.reads.as_ref(), 1)?;
         }
