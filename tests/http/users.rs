@@ -44,3 +44,21 @@ async fn the_body_of_a_termination_is_empty_or_an_object() {
         herald.send(&terminate(user, "{}")).await.refused(400, text);
     }
 }
+
+#[tokio::test]
+async fn where_the_path_names_no_app_the_key_does() {
+    let herald = Herald::start();
+    let terminate = |path: &str| {
+        let request = Request::post("", &json!({}));
+        request.with(|request| request.path = path.to_owned())
+    };
+    let request = terminate("/users/ann/terminate_connections");
+    let mut ann = herald.client().await;
+    ann.sign_in("ann").await;
+    assert_eq!(herald.send(&request).await.json(), json!({}));
+    assert_eq!(ann.close_code().await, 4009);
+    herald.send(&request.clone().without("auth_key")).await.refused(401, "`auth_key` is missing");
+    herald.send(&request.clone().param("auth_key", "nobody")).await.refused(401, "`auth_key`");
+    herald.send(&request.with(|request| request.secret = "wrong".into())).await.refused(401, "wrong signature");
+    herald.send(&terminate("/users/ann")).await.refused(404, "nothing at this address");
+}

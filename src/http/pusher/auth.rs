@@ -92,7 +92,7 @@ impl Signed {
     /// A value of the path, percent-decoded.
     #[must_use]
     pub fn value(&self, name: &str) -> &str {
-        value(&self.values, name)
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
     }
 
     /// The body as text; an empty one counts as an empty object.
@@ -108,17 +108,13 @@ impl Signed {
     }
 }
 
-fn value<'a>(values: &'a RawPathParams, name: &str) -> &'a str {
-    values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
-}
-
 impl FromRequest<Arc<Parts>> for Signed {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, ApiError> {
         let (mut head, body) = request.into_parts();
         let found = match RawPathParams::from_request_parts(&mut head, parts).await {
-            Ok(values) => app(parts, &values).map(|app| (app, values)),
+            Ok(values) => app(parts, &values, head.uri.query().unwrap_or_default()).map(|app| (app, values)),
             Err(_) => Err(ApiError::Parameter("the path is not UTF-8".to_owned())),
         };
         let (app, values) = match found {
@@ -141,9 +137,16 @@ impl FromRequest<Arc<Parts>> for Signed {
     }
 }
 
-fn app(parts: &Parts, values: &RawPathParams) -> Result<Arc<App>, ApiError> {
-    let id = value(values, "app_id");
-    let app = parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?;
+/// The app of the path, or where the path names none, of the key.
+fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, ApiError> {
+    let app = match values.iter().find(|(name, _)| *name == "app_id") {
+        Some((_, id)) => parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?,
+        None => {
+            let key = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name.eq_ignore_ascii_case("auth_key"));
+            let (_, key) = key.ok_or(AuthError::MissingParameter("auth_key"))?;
+            parts.apps.by_key(&key).ok_or(AuthError::UnknownKey)?
+        }
+    };
     if app.options.enabled { Ok(app) } else { Err(ApiError::AppDisabled(app.id().to_owned())) }
 }
 

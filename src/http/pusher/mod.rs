@@ -35,6 +35,8 @@ pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
         .route(&format!("{prefix}/apps/{{app_id}}/channels/{{channel}}/users"), get(channels::users))
         .route(&format!("{prefix}/apps/{{app_id}}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
         .route(&format!("{prefix}/apps/{{app_id}}/connections"), get(users::connections))
+        // The PyPI library (3.3.4) leaves the app out.
+        .route(&format!("{prefix}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
 }
 
 /// Refuses with `error`, but not before the body was read.
