@@ -79,6 +79,13 @@ async fn what_may_stand_in_a_trigger() {
     ] {
         herald.send(&Request::raw("/events", body)).await.refused(400, text);
     }
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let last = r#"{"name":"pusher:x","data":1,"n\u0061me":"e","channel":"c","data":"d"}"#.to_owned();
+    let ignored = format!(r#"{{"name":"e","channel":"c","data":"","x":{}}}"#, nested(80_000));
+    let passed_on = format!(r#"{{"name":"e","channel":"c","data":{}}}"#, nested(5_000));
+    for body in [last, ignored, passed_on] {
+        assert_eq!(herald.send(&Request::raw("/events", body)).await.json(), json!({}));
+    }
 }
 
 #[tokio::test]

@@ -32,6 +32,34 @@ async fn requests_on_one_connection_are_answered_in_their_order() {
 }
 
 #[tokio::test]
+async fn http_2_is_spoken_too() {
+    let herald = Herald::start();
+    let mut subscriber = herald.subscriber(&["c"]).await;
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let send = async |request: Request| {
+        let head = request.head("");
+        let target = head.split(' ').nth(1).unwrap();
+        let url = format!("http://127.0.0.1:{}{target}", herald.port);
+        let method = request.method.parse().unwrap();
+        let response = client.request(method, url).timeout(DEADLINE).body(request.body).send().await.unwrap();
+        assert_eq!(response.version(), reqwest::Version::HTTP_2);
+        let allow = response.headers().get("allow").map(|allow| allow.to_str().unwrap().to_owned());
+        (response.status().as_u16(), allow, response.text().await.unwrap())
+    };
+    assert_eq!(send(Request::event()).await, (200, None, "{}".to_owned()));
+    subscriber.expect("e").await;
+    let connections = (200, None, "{\"connections\":1}".to_owned());
+    assert_eq!(send(Request::get("/connections")).await, connections);
+    let many = futures_util::future::join_all((0..50).map(|_| send(Request::get("/connections")))).await;
+    assert!(many.iter().all(|answer| *answer == connections));
+    let (status, allow, _) = send(Request::event().method("PUT")).await;
+    assert_eq!((status, allow.as_deref()), (405, Some("POST")));
+    assert_eq!(send(Request::raw("/events", vec![b' '; 300_000])).await.0, 413);
+    assert_eq!(send(Request::event().with(|request| request.secret = "wrong".into())).await.0, 401);
+}
+
+#[tokio::test]
 async fn a_chunked_body_is_a_body() {
     let herald = Herald::start();
     let request = Request::event();
@@ -161,7 +189,10 @@ async fn the_size_of_a_body_is_believed_before_it_is_sent() {
     let herald = Herald::start();
     let mut wire = herald.wire().await;
     wire.write(Request::event().head("Content-Length: 10000000000\r\n").as_bytes()).await;
-    wire.response().await.error(413);
+    let response = wire.response().await;
+    response.refused(413, "bytes");
+    assert_eq!(response.header("connection"), Some("close"));
+    assert!(wire.closes().await);
 }
 
 #[tokio::test]
@@ -196,7 +227,9 @@ async fn a_slow_body_is_not_waited_for() {
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
-        wire.response().await.refused(408, "did not arrive within 300ms");
+        let response = wire.response().await;
+        response.refused(408, "did not arrive within 300ms");
+        assert_eq!(response.header("connection"), Some("close"));
         assert!(wire.closes().await);
     }
     assert!(started.elapsed() >= Duration::from_millis(600));
