@@ -1,6 +1,6 @@
 //! The HTTP API for backends (section 4): every request is signed ([`auth`]), then asks or acts on the hub.
 //!
-//! [`routes`] is the contents page. A request that acts goes through [`acting`]: once begun it is finished, and its repetition under the
+//! [`routes`] is the contents page. A request that acts goes through `acting`: once begun it is finished, and its repetition under the
 //! same `Idempotency-Key` gets the same answer (`super::idempotency`).
 
 pub mod auth;
