@@ -10,4 +10,5 @@
 mod aliveness;
 mod channels;
 mod handshake;
+mod messages;
 mod support;
