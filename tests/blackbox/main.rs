@@ -8,7 +8,11 @@
 #![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
 mod aliveness;
+mod cache;
 mod channels;
+mod client_events;
 mod handshake;
 mod messages;
+mod presence;
 mod support;
+mod users;
