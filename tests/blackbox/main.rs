@@ -8,11 +8,13 @@
 #![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
 mod aliveness;
+mod apps;
 mod cache;
 mod channels;
 mod client_events;
 mod handshake;
 mod messages;
 mod presence;
+mod robustness;
 mod support;
 mod users;

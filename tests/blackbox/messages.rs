@@ -231,8 +231,8 @@ async fn the_largest_message_passes_and_one_byte_more_closes() {
     announced.expect_close(1009).await;
 
     let mut parts = herald.connect().await;
-    parts.send_frame(&Frame::part(Frame::TEXT, &text[..20_000])).await;
-    parts.send_frame(&Frame::part(Frame::CONTINUATION, &text[20_000..])).await;
+    parts.send_frame(&Frame::part(Frame::TEXT, first)).await;
+    parts.send_frame(&Frame::part(Frame::CONTINUATION, second)).await;
     parts.send_frame(&Frame::new(Frame::CONTINUATION, "x")).await;
     parts.expect_close(1009).await;
 

@@ -1,6 +1,7 @@
 //! A backend: it signs its requests, and sees status, headers and body of the answers.
 
 use std::collections::HashMap;
+use std::io;
 use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -57,17 +58,23 @@ impl Api {
         self.post("/events", &body.to_string()).await
     }
 
+    /// `POST /events` to a server that may be gone.
+    pub(crate) async fn try_events(&self, body: &Value) -> io::Result<Answer> {
+        let request = self.signed("POST", "/events", &[], &body.to_string());
+        timeout(DEADLINE, self.exchange(&request)).await.expect("an answer in time")
+    }
+
     /// A signed `POST` below the app's path.
     pub(crate) async fn post(&self, path: &str, body: &str) -> Answer {
-        self.request("POST", path, &[], body).await
+        self.raw(&self.signed("POST", path, &[], body)).await
     }
 
     /// A signed `GET` below the app's path.
     pub(crate) async fn get(&self, path: &str, parameters: &[(&str, &str)]) -> Answer {
-        self.request("GET", path, parameters, "").await
+        self.raw(&self.signed("GET", path, parameters, "")).await
     }
 
-    async fn request(&self, method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> Answer {
+    fn signed(&self, method: &str, path: &str, parameters: &[(&str, &str)], body: &str) -> String {
         let path = format!("{}/apps/{}{path}", self.prefix, self.app.id);
         let timestamp = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
         let md5 = body_md5(body.as_bytes());
@@ -84,25 +91,24 @@ impl Api {
             self.address,
             body.len()
         );
-        self.raw(&(head + body)).await
+        head + body
     }
 
     /// Sends these bytes, and reads the answer up to the end of the stream.
     pub(crate) async fn raw(&self, request: &str) -> Answer {
-        let exchange = async {
-            let mut stream = TcpStream::connect(self.address).await?;
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            std::io::Result::Ok(answer)
-        };
-        let answer = timeout(DEADLINE, exchange).await.expect("an answer in time").unwrap();
-        let (head, text) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {answer:?}"));
+        timeout(DEADLINE, self.exchange(request)).await.expect("an answer in time").unwrap()
+    }
+
+    async fn exchange(&self, request: &str) -> io::Result<Answer> {
+        let mut stream = TcpStream::connect(self.address).await?;
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        let (head, text) = answer.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
         let mut lines = head.lines();
         let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());
-        let headers = lines
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-        Answer { status: status.unwrap(), headers: headers.collect(), text: text.to_owned() }
+        let header =
+            |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        Ok(Answer { status: status.unwrap(), headers: lines.filter_map(header).collect(), text: text.to_owned() })
     }
 }

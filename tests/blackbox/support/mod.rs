@@ -10,7 +10,6 @@ use std::time::Duration;
 use herald_protocol::signature::{channel_string, user_string};
 use herald_protocol::{Secret, SocketId};
 
-pub(crate) use api::Answer;
 pub(crate) use client::{Client, Event, Options};
 pub(crate) use herald::Herald;
 pub(crate) use wire::Frame;
