@@ -71,7 +71,14 @@ impl Socket {
         match self.codec.read(&mut stream) {
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(reason(&error))),
-            Ok(message) => Poll::Ready(Ok(message)),
+            Ok(message) => {
+                if matches!(message, Message::Ping(_) | Message::Close(_)) {
+                    // The codec keeps its reply until it is used again, which may be never. It cannot fail: a close's reply ends with
+                    // an error that says no more than that the connection is closed.
+                    _ = self.codec.flush(&mut stream);
+                }
+                Poll::Ready(Ok(message))
+            }
         }
     }
 
