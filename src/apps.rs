@@ -8,16 +8,34 @@ use herald_protocol::Secret;
 use subtle::ConstantTimeEq;
 
 use crate::config::{AppOptions, Limits};
+use crate::http::idempotency::Answers;
+use crate::limits::Limiter;
 
 /// One application.
 #[derive(Debug)]
 pub struct App {
     /// What was configured for it.
     pub options: AppOptions,
+    /// How many events a second may be triggered over HTTP.
+    pub events: Option<Limiter>,
+    /// How many reading requests a second may come.
+    pub reads: Option<Limiter>,
+    /// The answers that a repeated request gets again.
+    pub answers: Answers,
     connections: AtomicUsize,
 }
 
 impl App {
+    fn new(options: AppOptions) -> Self {
+        Self {
+            events: options.limits.events_per_second.map(Limiter::per_second),
+            reads: options.limits.reads_per_second.map(Limiter::per_second),
+            answers: Answers::default(),
+            connections: AtomicUsize::new(0),
+            options,
+        }
+    }
+
     /// The id in the paths of the HTTP API.
     #[must_use]
     pub fn id(&self) -> &str {
@@ -74,7 +92,7 @@ impl Apps {
     pub fn new(options: Vec<AppOptions>) -> Self {
         let mut apps = Self { by_id: HashMap::new(), by_key: HashMap::new() };
         for options in options {
-            let app = Arc::new(App { options, connections: AtomicUsize::new(0) });
+            let app = Arc::new(App::new(options));
             for key in std::iter::once(&app.options.key).chain(app.options.keys.iter().map(|pair| &pair.key)) {
                 apps.by_key.insert(key.clone(), Arc::clone(&app));
             }

@@ -6,6 +6,13 @@
 pub mod apps;
 pub mod config;
 pub mod connection;
+pub mod due;
 pub mod http;
 pub mod hub;
+pub mod limits;
+pub mod listener;
+pub mod metrics;
+pub mod outgoing;
 pub mod server;
+pub mod tls;
+pub mod webhooks;

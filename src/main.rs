@@ -1,12 +1,50 @@
-//! Herald, the command: environment, configuration, run; nothing else.
+//! Herald, the command: command line, configuration, run; nothing else.
 
-use anyhow::Context as _;
+mod commands;
 
-#[allow(clippy::disallowed_methods, reason = "the one place where the environment is read")]
-fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-    let config = herald::config::load(|name| std::env::var(name).ok()).context("the configuration is not usable")?;
-    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(herald::server::run(config))
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use commands::{check, listen, serve, trigger};
+
+/// A realtime server that speaks the Pusher protocol.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    after_help = "Without a command it serves. Every option: docs/configuration.md, config/herald.toml."
+)]
+struct Arguments {
+    /// The configuration file; without it HERALD_CONFIG names one, or herald.toml is used if there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (what happens without a command, too)
+    Serve,
+    /// Say whether the configuration is right, and print what is in effect, secrets masked
+    Check,
+    /// Send an event to a channel of a running server
+    Trigger(trigger::Arguments),
+    /// Subscribe to a channel of a running server and print its events as they come
+    Listen(listen::Arguments),
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.command {
+        None | Some(Command::Serve) => serve::run(arguments.config),
+        Some(Command::Check) => check::run(arguments.config),
+        Some(Command::Trigger(what)) => trigger::run(arguments.config, &what),
+        Some(Command::Listen(what)) => listen::run(arguments.config, &what),
+    };
+    done.unwrap_or_else(|error| {
+        commands::complain(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
 }

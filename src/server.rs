@@ -1,28 +1,36 @@
 //! Builds the parts, binds the listeners, runs them, and shuts them down in order.
 
-use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anyhow::Context as _;
-use axum::Router;
 use herald_protocol::CloseReason;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
-use crate::config::{Config, Listen};
-use crate::connection::transport::Transport;
-use crate::http;
+use crate::config::Config;
+use crate::http::peer::Attempts;
+use crate::http::{self, ops};
 use crate::hub::Hub;
+use crate::listener::{Listener, Serving};
+use crate::tls::Tls;
+use crate::webhooks::Webhooks;
+use crate::{metrics, outgoing};
 
 /// How often kept events are looked through for those whose time is over.
 const SWEEP: Duration = Duration::from_secs(30);
+/// How often the histograms' samples are put into their buckets, whether or not somebody scrapes.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long, after the clients were sent away, their goodbyes may take, and requests that are under way.
+const GOODBYES: Duration = Duration::from_secs(8);
+const LAST_REQUESTS: Duration = Duration::from_secs(2);
+/// Clients whose refusal is held back at once; further ones are told without delay.
+const HELD_BACK: usize = 10_000;
 
 /// What every request and connection may use.
 #[derive(Debug)]
@@ -33,112 +41,102 @@ pub struct Parts {
     pub apps: Arc<Apps>,
     /// Who is here.
     pub hub: Arc<Hub>,
+    /// What goes to the apps' backends.
+    pub webhooks: Webhooks,
     /// The clients' tasks.
     pub connections: TaskTracker,
+    /// Attempts to connect, by address.
+    pub attempts: Attempts,
+    /// Places for clients whose refusal is held back.
+    pub held_back: Arc<Semaphore>,
     /// Cancelled once clients are being sent away.
     pub draining: CancellationToken,
+    ready: AtomicBool,
 }
 
-/// Serves until a signal asks for the end, and then until everybody has left.
+impl Parts {
+    /// Whether a balancer should send clients here: from when all listens until the end is asked for.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
+
+/// How the server ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everybody was sent away, everything was written.
+    InOrder,
+    /// A second signal cut it short.
+    AtOnce,
+}
+
+/// Serves until a signal asks for the end, and then until everybody has left or a second signal comes. `welcome` is called with the
+/// main listener's URL once it listens.
 ///
 /// # Errors
-/// When a listener cannot be bound.
-pub async fn run(config: Config) -> anyhow::Result<()> {
+/// When a listener cannot be bound or a certificate cannot be read.
+pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<Ended> {
+    let recorded = metrics::install()?;
+    let tls = Tls::load(&config.tls)?.map(Arc::new);
+    let main = Listener::bind(&config, tls.clone()).await?;
+    let watching = config.metrics.listen.map(|address| Listener::bind_plain(address, "metrics.listen")).transpose()?;
+    let mut signals = Signals::new()?;
+
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let hub = Arc::new(Hub::new(&apps));
-    let parts =
-        Arc::new(Parts { config, apps, hub, connections: TaskTracker::new(), draining: CancellationToken::new() });
-    let Listen::Tcp(address) = &parts.config.server.listen else { anyhow::bail!("unix sockets are not served yet") };
-    let listener = TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))?;
-    announce(&format!("listening on http://{}", listener.local_addr()?));
+    let webhooks = Webhooks::start(&apps, &outgoing::client()?);
+    let parts = Arc::new(Parts {
+        hub: Arc::new(Hub::new(&apps, &webhooks)),
+        webhooks,
+        attempts: Attempts::new(config.server.max_attempts_per_address),
+        held_back: Arc::new(Semaphore::new(HELD_BACK)),
+        connections: TaskTracker::new(),
+        draining: CancellationToken::new(),
+        ready: AtomicBool::new(true),
+        config,
+        apps,
+    });
 
-    let stop = CancellationToken::new();
-    let tasks = TaskTracker::new();
-    tasks.spawn(accept(listener, Arc::clone(&parts), stop.clone(), tasks.clone()));
-    tasks.spawn(sweep(Arc::clone(&parts), stop.clone()));
-
-    signal().await?;
-    let shutdown = &parts.config.shutdown;
-    tokio::time::sleep(shutdown.delay).await;
-    stop.cancel();
-    drain(&parts, shutdown.drain).await;
-    Ok(())
-}
-
-/// The line that says where Herald listens: on stdout, whatever the log level.
-#[allow(clippy::print_stdout, reason = "this line is for whoever started the process, not for the log")]
-fn announce(line: &str) {
-    println!("{line}");
-}
-
-async fn accept(listener: TcpListener, parts: Arc<Parts>, stop: CancellationToken, tasks: TaskTracker) {
-    let router = http::routes(Arc::clone(&parts));
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                tasks.spawn(serve(stream, router.clone(), Arc::clone(&parts), stop.clone()));
-            }
-            Err(error) => {
-                // Out of descriptors, most likely: those who are here are served on, new ones wait.
-                tracing::warn!(%error, "cannot accept");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
+    announce(&format!("listening on {}", main.url()?));
+    welcome(&main.url()?);
+    let background = Background::default();
+    let watched = Background::default();
+    if let Some(listener) = watching {
+        announce(&format!("metrics on {}", listener.url()?));
+        let routes = ops::routes(Arc::clone(&parts), recorded.clone());
+        watched.tasks.spawn(listener.serve(watched.serving(&parts, routes)));
     }
-}
+    let streams = Background::default();
+    streams.tasks.spawn(main.serve(streams.serving(&parts, http::routes(Arc::clone(&parts)))));
+    background.spawn(sweep(Arc::clone(&parts)));
+    background.spawn(upkeep(recorded));
+    let hub = Arc::clone(&parts.hub);
+    background.spawn(async move { hub.run().await });
 
-async fn serve(stream: TcpStream, router: Router, parts: Arc<Parts>, stop: CancellationToken) {
-    if let Err(error) = prepare(&stream, &parts) {
-        tracing::debug!(%error, "the connection was gone before it was served");
-        return;
-    }
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(parts.config.server.handshake_timeout);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(100);
-    let service = TowerToHyperService::new(router);
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(Transport::Tcp(stream)), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = stop.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+    signals.end_asked_for(tls.as_deref()).await;
+    let in_order = async {
+        shut_down(&parts, &streams).await;
+        background.end().await;
+        watched.end().await;
+        Ended::InOrder
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "HTTP connection ended");
-    }
+    Ok(tokio::select! {
+        ended = in_order => ended,
+        () = signals.end_asked_for(tls.as_deref()) => Ended::AtOnce,
+    })
 }
 
-/// A vanished peer is noticed by the kernel too, with data in flight or without.
-fn prepare(stream: &TcpStream, parts: &Parts) -> io::Result<()> {
-    let options = &parts.config.connection;
-    let timeout = options.activity_timeout + options.activity_grace + options.pong_timeout;
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(timeout))?;
-    socket.set_tcp_user_timeout(Some(timeout))
-}
-
-async fn sweep(parts: Arc<Parts>, stop: CancellationToken) {
-    let mut ticks = tokio::time::interval(SWEEP);
-    while stop.run_until_cancelled(ticks.tick()).await.is_some() {
-        parts.hub.sweep();
+async fn shut_down(parts: &Parts, streams: &Background) {
+    tracing::info!(connections = parts.hub.total_connections(), "shutting down");
+    parts.ready.store(false, Ordering::Release);
+    tokio::time::sleep(parts.config.shutdown.delay).await;
+    streams.stop.cancel();
+    drain(parts, parts.config.shutdown.drain).await;
+    streams.tasks.close();
+    if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
+        tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
     }
-}
-
-async fn signal() -> anyhow::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    parts.webhooks.finish().await;
 }
 
 /// Sends the clients away, spread evenly over `period`, and waits for their goodbyes.
@@ -156,8 +154,90 @@ async fn drain(parts: &Parts, period: Duration) {
             () = parts.connections.wait() => break,
         }
     }
-    const GOODBYES: Duration = Duration::from_secs(8);
     if tokio::time::timeout(GOODBYES, parts.connections.wait()).await.is_err() {
         tracing::warn!(left = parts.connections.len(), "some clients did not take their goodbye in time");
+    }
+}
+
+/// Lines for whoever started the process: on stdout, whatever the log level.
+#[allow(clippy::print_stdout, reason = "this line is for whoever started the process, not for the log")]
+fn announce(line: &str) {
+    println!("{line}");
+}
+
+/// Tasks that end together.
+#[derive(Debug, Default)]
+struct Background {
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Background {
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
+    }
+
+    fn serving(&self, parts: &Parts, router: axum::Router) -> Serving {
+        let connection = &parts.config.connection;
+        Serving {
+            router,
+            handshake_timeout: parts.config.server.handshake_timeout,
+            peer_timeout: connection.activity_timeout + connection.activity_grace + connection.pong_timeout,
+            stop: self.stop.clone(),
+            tasks: self.tasks.clone(),
+        }
+    }
+
+    async fn end(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        // What does not end by itself ends with the process.
+        _ = tokio::time::timeout(LAST_REQUESTS, self.tasks.wait()).await;
+    }
+}
+
+async fn sweep(parts: Arc<Parts>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    loop {
+        ticks.tick().await;
+        parts.hub.sweep();
+    }
+}
+
+async fn upkeep(recorded: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        recorded.run_upkeep();
+    }
+}
+
+/// The signals that Herald minds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let [terminate, interrupt, hang_up] =
+            [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
+    }
+
+    /// Returns at SIGTERM or SIGINT; on SIGHUP certificates are read again.
+    async fn end_asked_for(&mut self, tls: Option<&Tls>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => match tls {
+                    Some(tls) => tls.reload(),
+                    None => tracing::info!("SIGHUP: there is no certificate to read again"),
+                },
+            }
+        }
     }
 }

@@ -1,2 +1,86 @@
-//! Load tool.
-fn main() {}
+//! `herald-loadtest`: what Herald costs, as a multiple of the least that any server would.
+//!
+//! Each figure is taken twice in the same run, from Herald and from a bare server that this binary contains ([`floor`]), so that the
+//! machine and whatever else it does cancel out. Start at [`scenario`], which says what is measured; [`clients`] drives both servers
+//! the same way, [`server`] starts them, [`report`] repeats and tabulates. Everything is bounded in count and time and stays on
+//! loopback. A run in which anything is lost, doubled or altered fails.
+
+mod clients;
+mod floor;
+mod measure;
+mod report;
+mod scenario;
+mod server;
+mod wire;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+use scenario::{Broadcast, Memory, Publish, Scenario};
+
+#[derive(Debug, Parser)]
+#[command(about, version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// All of the below, as a Markdown table
+    Report(Runs),
+    /// CPU per delivery: one channel, many subscribers, a steady rate of events
+    Broadcast {
+        #[command(flatten)]
+        runs: Runs,
+        #[command(flatten)]
+        scenario: Broadcast,
+    },
+    /// CPU per HTTP trigger with nobody subscribed
+    Publish {
+        #[command(flatten)]
+        runs: Runs,
+        #[command(flatten)]
+        scenario: Publish,
+    },
+    /// Resident memory per idle connection that is subscribed to one channel
+    Memory {
+        #[command(flatten)]
+        runs: Runs,
+        #[command(flatten)]
+        scenario: Memory,
+    },
+    /// The bare server itself, which the other commands start: one thread, one prebuilt frame, no checks
+    Floor {
+        /// Port on loopback; 0 takes a free one
+        #[arg(long, default_value_t = 0)]
+        port: u16,
+        /// Size of the event's data
+        #[arg(long, default_value_t = Broadcast::default().bytes)]
+        bytes: usize,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Runs {
+    /// Herald's binary, built for release
+    #[arg(long, default_value = "target/release/herald")]
+    herald: PathBuf,
+    /// How often each figure is taken, Herald and floor in turn
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: u8,
+}
+
+fn main() -> anyhow::Result<()> {
+    let (runs, scenarios) = match Cli::parse().command {
+        Command::Floor { port, bytes } => return floor::run(port, bytes),
+        Command::Report(runs) => (runs, Scenario::all()),
+        Command::Broadcast { runs, scenario } => (runs, vec![Scenario::Broadcast(scenario)]),
+        Command::Publish { runs, scenario } => (runs, vec![Scenario::Publish(scenario)]),
+        Command::Memory { runs, scenario } => (runs, vec![Scenario::Memory(scenario)]),
+    };
+    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
+    report::run(&runs.herald, usize::from(runs.rounds), &scenarios)
+}

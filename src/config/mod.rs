@@ -1,222 +1,320 @@
 //! What can be configured: sections of `herald.toml`, and the environment over them.
+//!
+//! Start at [`load`]. Every option is declared once, in [`options`]; [`kind`] says how a value is read and what is allowed, [`section`]
+//! gathers everything that is wrong before anybody is told, [`environment`] knows the names that people bring from elsewhere,
+//! [`document`] writes the pages. Nothing else in Herald reads the environment.
 
-use std::net::SocketAddr;
+pub mod document;
+pub mod environment;
+pub mod kind;
+pub mod options;
+pub mod section;
+
+use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::Context as _;
 use herald_protocol::Secret;
-use serde::{Deserialize, Deserializer};
+use toml::Table;
 
-/// Everything that is configured.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Config {
-    /// Where and how Herald listens.
-    pub server: ServerOptions,
-    /// How it ends.
-    pub shutdown: ShutdownOptions,
-    /// What holds for every client's connection.
-    pub connection: ConnectionOptions,
-    /// The applications.
-    pub apps: Vec<AppOptions>,
+pub use kind::{Listen, LogFormat};
+pub use options::{
+    AppOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, ServerOptions, ShutdownOptions,
+    TlsOptions, WebhookOptions,
+};
+
+use environment::Environment;
+use section::{Place, Problem, Reader, Section as _, nearest};
+
+/// The file that is read if it exists and no other is named.
+const DEFAULT_FILE: &str = "herald.toml";
+/// The newcomer's credentials, for this machine only.
+const NEWCOMER: [&str; 3] = ["app-id", "app-key", "app-secret"];
+
+/// A configuration that can be run, and what is worth telling about it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// What is in effect.
+    pub config: Config,
+    /// What somebody who watches the start should know.
+    pub notes: Vec<String>,
+    /// What is likely a mistake, though nothing that prevents the start.
+    pub warnings: Vec<String>,
+    /// Whether no app was configured, so that the newcomer's credentials are in effect.
+    pub is_newcomer: bool,
 }
 
-/// Where Herald listens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Listen {
-    /// An address and port; port 0 takes a free one.
-    Tcp(SocketAddr),
-    /// A unix socket.
-    Unix(PathBuf),
-}
+/// Everything that is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub struct Problems(pub Vec<Problem>);
 
-macro_rules! section {
-    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty = $default:expr $(, $with:literal)?;)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Debug, Deserialize)]
-        #[serde(default, deny_unknown_fields)]
-        pub struct $name { $($(#[$field_doc])* $(#[serde(deserialize_with = $with)])? pub $field: $kind,)* }
-        impl Default for $name {
-            fn default() -> Self {
-                Self { $($field: $default,)* }
+impl fmt::Display for Problems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.as_slice() {
+            [one] => write!(f, "the configuration cannot be used: {one}"),
+            several => {
+                write!(f, "the configuration cannot be used, it has {} problems:", several.len())?;
+                several.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
             }
         }
-    };
-}
-
-section! { /// Where and how Herald listens.
-ServerOptions {
-    /// Address and port, or `unix:/path`.
-    listen: Listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 6001))), "listen";
-    /// What stands in front of `/app` and `/apps`.
-    path_prefix: String = String::new();
-    /// Connections of all apps.
-    max_connections: Option<usize> = None;
-    /// How long a request's head may take.
-    handshake_timeout: Duration = Duration::from_secs(10), "duration";
-    /// How long a request's body may take.
-    request_timeout: Duration = Duration::from_secs(10), "duration";
-} }
-section! { /// How Herald ends.
-ShutdownOptions {
-    /// How long the listener goes on after the signal.
-    delay: Duration = Duration::from_secs(2), "duration";
-    /// Over how long the clients are sent away.
-    drain: Duration = Duration::from_secs(10), "duration";
-} }
-section! { /// What holds for every client's connection.
-ConnectionOptions {
-    /// After how long a silent client pings by itself.
-    activity_timeout: Duration = Duration::from_secs(60), "duration";
-    /// How much later Herald pings it.
-    activity_grace: Duration = Duration::from_secs(10), "duration";
-    /// How long the answer may take.
-    pong_timeout: Duration = Duration::from_secs(15), "duration";
-    /// How long the socket may take nothing.
-    write_deadline: Duration = Duration::from_secs(10), "duration";
-    /// What may wait for the client.
-    queue: QueueOptions = QueueOptions::default();
-} }
-section! { /// What may wait for one client.
-QueueOptions {
-    /// Bytes.
-    max_bytes: usize = 1024 * 1024;
-    /// Frames.
-    max_frames: usize = 10_000;
-} }
-section! { /// One application.
-AppOptions {
-    /// In the paths of the HTTP API.
-    id: String = String::new();
-    /// Public: what clients connect with.
-    key: String = String::new();
-    /// What requests and authorizations are signed with.
-    secret: Secret = Secret::new(""), "secret";
-    /// Further pairs, while rotating.
-    keys: Vec<KeyPair> = Vec::new();
-    /// Whether anybody may connect or trigger.
-    enabled: bool = true;
-    /// Whether clients may send events to each other.
-    client_events: bool = true;
-    /// Origins of pages that may connect; empty means all.
-    allowed_origins: Vec<String> = Vec::new();
-    /// Whether clients without an origin are refused.
-    require_origin: bool = false;
-    /// Whether plain connections are refused.
-    require_tls: bool = false;
-    /// Until when a client must have signed in or subscribed with authorization.
-    require_authorized_within: Option<Duration> = None, "optional_duration";
-    /// Connections.
-    max_connections: Option<usize> = None;
-    /// How long a cache channel keeps its last event.
-    cache_ttl: Duration = Duration::from_secs(30 * 60), "duration";
-    /// Sizes and counts.
-    limits: Limits = Limits::default();
-} }
-section! { /// Sizes and counts that an app allows.
-Limits {
-    /// Characters of a channel's name.
-    channel_name: usize = 164;
-    /// Characters of an event's name.
-    event_name: usize = 200;
-    /// Bytes of an event's data, decoded.
-    event_data: usize = 10_240;
-    /// Channels of one trigger.
-    channels_per_trigger: usize = 100;
-    /// Events of one batch.
-    batch_events: usize = 10;
-    /// Client events a second from one connection.
-    client_events_per_second: usize = 10;
-    /// Bytes of a member's info.
-    presence_user_info: usize = 2_048;
-    /// Members of one channel.
-    presence_members: usize = 1_000;
-    /// Subscriptions of one connection.
-    subscriptions: usize = 1_000;
-} }
-
-/// A further key and its secret.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct KeyPair {
-    /// Public.
-    pub key: String,
-    /// What it signs with.
-    #[serde(deserialize_with = "secret")]
-    pub secret: Secret,
-}
-
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Secret, D::Error> {
-    String::deserialize(deserializer).map(Secret::new)
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    humantime::parse_duration(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-fn optional_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    duration(deserializer).map(Some)
-}
-
-fn listen<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Listen, D::Error> {
-    parse_listen(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
-}
-
-fn parse_listen(text: &str) -> Result<Listen, String> {
-    if let Some(path) = text.strip_prefix("unix:") {
-        return Ok(Listen::Unix(path.into()));
     }
-    text.parse().map(Listen::Tcp).map_err(|_| format!("{text:?} must be ADDRESS:PORT or unix:/PATH"))
 }
 
-/// Reads the file that `HERALD_CONFIG` names, and `HERALD_LISTEN`, `HERALD_APP_ID`, `_KEY`, `_SECRET` over it.
+/// Reads the file, `named` on the command line or by `HERALD_CONFIG` or `herald.toml` in the working directory, and `variables` over it.
 ///
 /// # Errors
-/// Names the option, and what is allowed.
-pub fn load(variable: impl Fn(&str) -> Option<String>) -> anyhow::Result<Config> {
-    let mut config = match variable("HERALD_CONFIG") {
-        Some(path) => read(Path::new(&path))?,
-        None => Config::default(),
+/// All problems at once; each names the option, where its value came from, what it was (unless secret) and what is allowed.
+pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option<PathBuf>) -> Result<Loaded, Problems> {
+    let environment = Environment::new(variables);
+    let named = match named {
+        Some(path) => Some((path, "--config")),
+        None => environment.get("HERALD_CONFIG").map(|found| (PathBuf::from(&found.value), "HERALD_CONFIG")),
     };
-    if let Some(listen) = variable("HERALD_LISTEN") {
-        config.server.listen = parse_listen(&listen).map_err(|error| anyhow::anyhow!("HERALD_LISTEN: {error}"))?;
-    }
-    let named = ["HERALD_APP_ID", "HERALD_APP_KEY", "HERALD_APP_SECRET"].map(&variable);
-    match named {
-        [Some(id), Some(key), Some(secret)] => {
-            config.apps.retain(|app| app.id != id);
-            config.apps.push(AppOptions { id, key, secret: Secret::new(secret), ..AppOptions::default() });
+    let mut notes = environment.notes.clone();
+    let mut early = Vec::new();
+    let (path, file) = match named {
+        Some((path, by)) => {
+            let file = read(&path, by).unwrap_or_else(|problem| {
+                early.push(problem);
+                Table::new()
+            });
+            (path, file)
         }
-        [None, None, None] => {}
-        _ => {
-            anyhow::bail!("HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET belong together: set all three or none")
+        None if Path::new(DEFAULT_FILE).exists() => {
+            notes.push(format!("{DEFAULT_FILE} in the working directory is used"));
+            let file = read(Path::new(DEFAULT_FILE), DEFAULT_FILE).unwrap_or_else(|problem| {
+                early.push(problem);
+                Table::new()
+            });
+            (DEFAULT_FILE.into(), file)
         }
-    }
-    if config.apps.is_empty() {
-        let local = match &config.server.listen {
-            Listen::Tcp(address) => address.ip().is_loopback(),
-            Listen::Unix(_) => true,
+        None => (DEFAULT_FILE.into(), Table::new()),
+    };
+
+    let mut reader = Reader::new(&environment, path.display().to_string());
+    reader.problems = early;
+    let root = Place { file, environment: Some("HERALD_".to_owned()), ..Place::default() };
+    let mut config = Config::read(root, &mut reader);
+    let is_newcomer = apps_of_environment(&environment, &mut config, &mut reader);
+    reader.known.insert("HERALD_CONFIG".to_owned());
+    let unknown = environment.names().filter(|name| !reader.known.contains(*name));
+    let warnings = unknown.map(|name| {
+        let nearest = nearest(name, reader.known.iter().map(String::as_str));
+        let hint = match name {
+            "HERALD_PORT" | "HERALD_HOST" => Some("HERALD_LISTEN"),
+            _ => nearest,
         };
-        anyhow::ensure!(
-            local,
-            "no app is configured, and the newcomer's credentials are for loopback addresses only: set HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET"
-        );
-        let (id, key, secret) = ("app-id".to_owned(), "app-key".to_owned(), Secret::new("app-secret"));
-        config.apps.push(AppOptions { id, key, secret, ..AppOptions::default() });
-    }
-    for app in &config.apps {
-        let valid =
-            (1..=64).contains(&app.id.len()) && app.id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-        anyhow::ensure!(valid, "apps.id {:?}: 1 to 64 letters, digits, _ and - are allowed", app.id);
-        anyhow::ensure!(!app.key.is_empty(), "apps.key of app {:?} is missing", app.id);
-        anyhow::ensure!(!app.secret.is(""), "apps.secret of app {:?} is missing", app.id);
-    }
-    Ok(config)
+        format!(
+            "{name} is no option of Herald{}",
+            hint.map(|hint| format!("; did you mean {hint}?")).unwrap_or_default()
+        )
+    });
+    let warnings = warnings.collect();
+    let mut problems = reader.problems;
+    check(&config, &mut problems);
+    if problems.is_empty() { Ok(Loaded { config, notes, warnings, is_newcomer }) } else { Err(Problems(problems)) }
 }
 
-fn read(path: &Path) -> anyhow::Result<Config> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    // The parser's own message quotes the line, which may hold a secret: only what is wrong and where is told.
-    toml::from_str(&text).map_err(|error| anyhow::anyhow!("{}: {}", path.display(), error.message()))
+fn read(path: &Path, named_by: &str) -> Result<Table, Problem> {
+    let problem = |message| Problem { option: path.display().to_string(), origin: named_by.to_owned(), message };
+    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("the file cannot be read: {error}")))?;
+    text.parse().map_err(|error: toml::de::Error| {
+        // The parser's full text quotes the line, which may hold a secret: only what is wrong and where is told.
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        problem(format!(
+            "line {}: {}",
+            before.lines().count().max(1),
+            error.message().lines().next().unwrap_or_default()
+        ))
+    })
+}
+
+/// Adds the app of the environment, or the newcomer's if there is no other; true for the latter.
+fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &mut Reader<'_>) -> bool {
+    const CREDENTIALS: [&str; 3] = ["HERALD_APP_ID", "HERALD_APP_KEY", "HERALD_APP_SECRET"];
+    let place = Place { path: "apps".to_owned(), environment: Some("HERALD_APP_".to_owned()), ..Place::default() };
+    let app = AppOptions::read(place, reader);
+    let missing: Vec<&str> = CREDENTIALS.into_iter().filter(|name| environment.get(name).is_none()).collect();
+    if missing.is_empty() {
+        config.apps.retain(|known| known.id != app.id);
+        config.apps.push(app);
+        return false;
+    }
+    if missing.len() < CREDENTIALS.len() {
+        let set: Vec<&str> =
+            CREDENTIALS.iter().filter_map(|name| environment.get(name)).map(|found| found.origin.as_str()).collect();
+        let message =
+            format!("{} is set but not {}; the three belong together", set.join(" and "), missing.join(" and "));
+        reader.problem("apps", String::new(), message);
+        return false;
+    }
+    let others = environment.names().filter(|name| name.starts_with("HERALD_APP_"));
+    if !config.apps.is_empty() {
+        for name in others.filter(|name| reader.known.contains(*name)).map(str::to_owned).collect::<Vec<_>>() {
+            let message = "it is for the app of HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, which are not set; an app of the file is configured there";
+            reader.problem(&name, String::new(), message.to_owned());
+        }
+        return false;
+    }
+    let [id, key, secret] = NEWCOMER;
+    config.apps.push(AppOptions { id: id.to_owned(), key: key.to_owned(), secret: Secret::new(secret), ..app });
+    true
+}
+
+/// What no single option can tell.
+fn check(config: &Config, problems: &mut Vec<Problem>) {
+    let mut problem = |option: &str, message: String| {
+        problems.push(Problem { option: option.to_owned(), origin: String::new(), message });
+    };
+    match (&config.tls.cert, &config.tls.key) {
+        (Some(_), None) => problem("tls.key", "it is missing; tls.cert is set, and the two belong together".to_owned()),
+        (None, Some(_)) => problem("tls.cert", "it is missing; tls.key is set, and the two belong together".to_owned()),
+        (Some(_), Some(_)) if matches!(config.server.listen, Listen::Unix(_)) => {
+            problem("tls.cert", "a unix socket is not encrypted; leave tls out or listen on an address".to_owned());
+        }
+        _ => {}
+    }
+    let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
+    for (position, app) in config.apps.iter().enumerate() {
+        let name = if app.id.is_empty() { format!("app {}", position + 1) } else { format!("app {:?}", app.id) };
+        for (option, missing) in
+            [("apps.id", app.id.is_empty()), ("apps.key", app.key.is_empty()), ("apps.secret", app.secret.is(""))]
+        {
+            if missing {
+                problem(option, format!("{name} needs one"));
+            }
+        }
+        if !app.id.is_empty() && ids.insert(&app.id, position).is_some() {
+            problem("apps.id", format!("{:?} is the id of two apps; each needs its own", app.id));
+        }
+        for pair in &app.keys {
+            if pair.key.is_empty() || pair.secret.is("") {
+                problem("apps.keys", format!("each pair of {name} needs a key and a secret"));
+            }
+        }
+        for key in std::iter::once(&app.key).chain(app.keys.iter().map(|pair| &pair.key)).filter(|key| !key.is_empty())
+        {
+            if keys.insert(key, position).is_some() {
+                problem("apps.key", format!("{key:?} is used twice; a key belongs to one app and one pair"));
+            }
+        }
+        for webhook in &app.webhooks {
+            if webhook.url.is_none() {
+                problem("apps.webhooks.url", format!("each webhook of {name} needs one"));
+            }
+        }
+        let [_, _, secret] = NEWCOMER;
+        if !config.server.listen.is_local()
+            && (app.secret.is(secret) || app.keys.iter().any(|pair| pair.secret.is(secret)))
+        {
+            let message = format!(
+                "{name} has credentials that everybody knows, which are accepted on addresses of this machine only, not on {}: \
+                 set HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or an app of the file",
+                config.server.listen
+            );
+            problem("apps.secret", message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+
+    fn load_file(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        load(variables, Some(file.path().into())).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_told_at_once() {
+        let text = r#"
+            listne = 1
+            [server]
+            listen = "nowhere"
+            max_conections = 5
+            [connection]
+            activity_timeout = "soon"
+            [[apps]]
+            id = "shop"
+            key = "k"
+            secret = 17171717
+            [apps.limits]
+            event_name = 0
+            [[apps.webhooks]]
+            url = "ftp://x"
+            events = ["channel_ocupied"]
+        "#;
+        let error = load_file(text, &[("HERALD_METRICS_LISTEN", "x"), ("HERALD_LISTEN", "y")]).unwrap_err();
+        for part in [
+            "listne (from ",
+            r#"server.listen (from HERALD_LISTEN): "y" is not allowed; it must be ADDRESS:PORT"#,
+            r#""nowhere" is not allowed"#,
+            "server.max_conections",
+            "did you mean max_connections?",
+            r#"connection.activity_timeout"#,
+            r#""soon" is not allowed; it must be a span of time from 1s to 1h"#,
+            r#"metrics.listen (from HERALD_METRICS_LISTEN): "x""#,
+            r#"apps.secret"#,
+            r#", apps "shop"): 0 is not allowed; it must be a number from 1 to 1000"#,
+            r#""ftp://x" is not allowed; it must be an http:// or https:// URL"#,
+            "channel_vacated",
+        ] {
+            assert!(error.contains(part), "{part}\n{error}");
+        }
+        assert!(!error.contains("17171717"), "{error}");
+    }
+
+    #[test]
+    fn a_broken_file_is_named_with_its_line_and_without_its_text() {
+        let error = load_file("[[apps]]\nsecret = \"hush\" x\n", &[]).unwrap_err();
+        assert!(error.contains("line 2") && !error.contains("hush"), "{error}");
+        assert!(load([], Some("/no/such/file".into())).unwrap_err().to_string().contains("/no/such/file"));
+    }
+
+    #[test]
+    fn an_app_of_the_environment_joins_or_replaces() {
+        let file = "[[apps]]\nid = \"a\"\nkey = \"ka\"\nsecret = \"sa\"\n";
+        let app = |id| [("HERALD_APP_ID", id), ("PUSHER_KEY", "kb"), ("REVERB_APP_SECRET", "sb")];
+        let ids = |loaded: Loaded| loaded.config.apps.into_iter().map(|app| (app.id, app.key)).collect::<Vec<_>>();
+        let pair = |id: &str, key: &str| (id.to_owned(), key.to_owned());
+        assert_eq!(ids(load_file(file, &app("b")).unwrap()), [pair("a", "ka"), pair("b", "kb")]);
+        assert_eq!(ids(load_file(file, &app("a")).unwrap()), [pair("a", "kb")]);
+        let error = load_file(file, &[("HERALD_APP_ID", "b")]).unwrap_err();
+        assert!(error.contains("HERALD_APP_KEY and HERALD_APP_SECRET"), "{error}");
+        assert!(load_file(file, &[("HERALD_APP_CLIENT_EVENTS", "false")]).is_err());
+    }
+
+    #[test]
+    fn nothing_configured_is_for_this_machine_only() {
+        let loaded = load_file("", &[]).unwrap();
+        assert!(loaded.is_newcomer);
+        assert_eq!(loaded.config.server.listen.to_string(), "127.0.0.1:6001");
+        assert!(loaded.config.apps[0].client_events);
+        for listen in ["0.0.0.0:6001", "[::]:6001", "192.0.2.1:6001"] {
+            let error = load_file("", &[("HERALD_LISTEN", listen)]).unwrap_err();
+            assert!(error.contains("HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET"), "{error}");
+        }
+        for listen in ["127.0.0.2:0", "[::1]:0", "unix:/tmp/x", "[::ffff:127.0.0.1]:0"] {
+            assert!(load_file("", &[("HERALD_LISTEN", listen)]).is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_variable_is_one_warning() {
+        let loaded = load_file("", &[("HERALD_LISTNE", "x"), ("HERALD_LOG_LEVEL", "debug")]).unwrap();
+        assert_eq!(loaded.warnings, ["HERALD_LISTNE is no option of Herald; did you mean HERALD_LISTEN?"]);
+        assert_eq!(loaded.config.log.level, tracing::Level::DEBUG);
+    }
+
+    #[test]
+    fn an_app_and_a_key_belong_to_one() {
+        let app = |id: &str, key: &str| format!("[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"s\"\n");
+        assert!(load_file(&(app("a", "k") + &app("a", "l")), &[]).unwrap_err().contains("id of two apps"));
+        assert!(load_file(&(app("a", "k") + &app("b", "k")), &[]).unwrap_err().contains("used twice"));
+    }
 }

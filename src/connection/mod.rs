@@ -19,8 +19,9 @@ use tokio::time::{Instant, Sleep};
 use tungstenite::Message;
 
 use crate::config::ConnectionOptions;
-use crate::hub::{Client, Frame};
-use session::{Later, Session};
+use crate::hub::{Client, Frame, Later};
+use crate::metrics;
+use session::Session;
 use socket::Socket;
 
 /// How long a goodbye may take to be written.
@@ -110,6 +111,7 @@ impl Connection {
 
     fn act(&mut self, message: Message) -> Result<Option<Later>, CloseReason> {
         self.clock.saw_activity();
+        metrics::MESSAGES_RECEIVED.increment(1);
         match message {
             Message::Text(text) => self.session.receive(&text),
             Message::Binary(_) => Err(CloseReason::BinaryFrame),

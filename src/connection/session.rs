@@ -4,24 +4,21 @@
 //! here: bytes and time (`connection`), other clients (`hub`).
 
 use std::collections::HashMap;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_protocol::client::{ClientEvent, ClientMessage, MemberData, Subscribe, UserData};
 use herald_protocol::server::{self, SubscriptionError};
 use herald_protocol::signature::{channel_string, user_string};
-use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName, json};
+use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName, UserId, json};
 
-use crate::hub::{Client, Hub, Subscription};
+use crate::hub::{Client, Hub, Later, Subscription};
+use crate::limits::Rate;
+use crate::metrics;
 
 /// Invalid messages that a client may send within [`INVALID_WINDOW`].
 const MAX_INVALID: u32 = 20;
 const INVALID_WINDOW: Duration = Duration::from_secs(10);
-
-/// What is left to do for a message; the next one is read when it is done.
-pub type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -29,12 +26,19 @@ pub struct Session {
     hub: Arc<Hub>,
     client: Arc<Client>,
     subscriptions: HashMap<ChannelName, Subscription>,
-    user: Option<Box<UserData>>,
+    user: Option<Box<SignedIn>>,
     authorized: bool,
     /// When the next client event would be due if they came evenly.
     events_due: Option<Instant>,
     invalid: u32,
     invalid_since: Option<Instant>,
+}
+
+/// Who the client has signed in as.
+#[derive(Debug)]
+struct SignedIn {
+    data: UserData,
+    watched: Vec<UserId>,
 }
 
 /// Why a subscription or sign-in fails: kind and text for the client.
@@ -83,6 +87,7 @@ impl Session {
                 Err(message) => self.client.send(&server::error(Some(4301), &message, Some(&event.channel))),
             },
             Err(invalid) => {
+                metrics::INVALID_MESSAGES.increment(1);
                 self.client.send(&server::error(None, &invalid.to_string(), None));
                 return self.count_invalid().map(|()| None);
             }
@@ -96,7 +101,7 @@ impl Session {
             self.hub.unsubscribe(&self.client, &subscription);
         }
         if let Some(user) = self.user.take() {
-            self.hub.users(&self.client.app).sign_out(&user.id, &self.client);
+            self.hub.users(&self.client.app).sign_out(&user.data.id, &self.client, &user.watched);
         }
         self.hub.disconnect(&self.client);
     }
@@ -127,7 +132,9 @@ impl Session {
         let kind = name.kind();
         if kind.needs_authorization() {
             self.authorize(&name, wish)?;
-        } else if kind == ChannelKind::ServerToUser && self.user.as_ref().map(|user| user.id.as_str()) != name.user() {
+        } else if kind == ChannelKind::ServerToUser
+            && self.user.as_ref().map(|user| user.data.id.as_str()) != name.user()
+        {
             return Err((SubscriptionError::Auth, "not signed in as the user of this channel".to_owned()));
         }
         let member = if kind.is_presence() { Some(self.member(wish)?) } else { None };
@@ -152,29 +159,39 @@ impl Session {
     fn authorize(&self, name: &ChannelName, wish: &Subscribe) -> Result<(), Failure> {
         let refuse = |message: String| Err((SubscriptionError::Auth, message));
         let Some(auth) = wish.auth.as_deref().filter(|auth| !auth.is_empty()) else {
+            metrics::auth_failed("channel", "missing");
             return refuse(format!("`auth` is missing; {name} needs KEY:SIGNATURE from the app's auth endpoint"));
         };
         let signed = channel_string(self.client.socket_id, name.as_str(), wish.channel_data.as_deref());
-        self.verify(auth, &signed).or_else(refuse)
+        self.verify("channel", auth, &signed).or_else(refuse)
     }
 
     /// Checks `KEY:HEX` over `signed`; the error names what had to be signed, which holds no secret.
-    fn verify(&self, auth: &str, signed: &str) -> Result<(), String> {
-        let (key, signature) = auth.split_once(':').ok_or("`auth` must be KEY:SIGNATURE")?;
-        let secret = self.client.app.secret_of(key).ok_or("the key in `auth` is none of this app's")?;
+    fn verify(&self, what: &'static str, auth: &str, signed: &str) -> Result<(), String> {
+        let failed = |reason, message: String| {
+            metrics::auth_failed(what, reason);
+            Err(message)
+        };
+        let Some((key, signature)) = auth.split_once(':') else {
+            return failed("malformed", "`auth` must be KEY:SIGNATURE".to_owned());
+        };
+        let Some(secret) = self.client.app.secret_of(key) else {
+            return failed("unknown_key", "the key in `auth` is none of this app's".to_owned());
+        };
         if secret.verifies(signed.as_bytes(), signature) {
             return Ok(());
         }
-        Err(format!(
+        let message = format!(
             "wrong signature: it must be the lower-case hex HMAC-SHA256, with the secret of that key, of {signed:?}"
-        ))
+        );
+        failed("wrong_signature", message)
     }
 
     fn member(&self, wish: &Subscribe) -> Result<MemberData, Failure> {
         let member = match (&wish.channel_data, &self.user) {
             (Some(channel_data), _) => MemberData::parse(channel_data)
                 .map_err(|error| (SubscriptionError::InvalidChannel, format!("`channel_data`: {error}")))?,
-            (None, Some(user)) => MemberData { user_id: user.id.clone(), user_info: user.user_info.clone() },
+            (None, Some(user)) => MemberData { user_id: user.data.id.clone(), user_info: user.data.user_info.clone() },
             (None, None) => {
                 let message =
                     "a presence channel needs `channel_data` with a `user_id`, or a signed-in user".to_owned();
@@ -190,21 +207,33 @@ impl Session {
     }
 
     fn sign_in(&mut self, auth: &str, user_data: &str) {
-        match self.try_sign_in(auth, user_data) {
-            Ok(()) => self.client.send(&server::signin_success(user_data)),
-            Err(message) => self.client.send(&server::error(Some(4009), &message, None)),
+        if let Err(message) = self.try_sign_in(auth, user_data) {
+            self.client.send(&server::error(Some(4009), &message, None));
         }
     }
 
     fn try_sign_in(&mut self, auth: &str, user_data: &str) -> Result<(), String> {
-        self.verify(auth, &user_string(self.client.socket_id, user_data))?;
+        self.verify("user", auth, &user_string(self.client.socket_id, user_data))?;
         let data = UserData::parse(user_data).map_err(|error| format!("`user_data`: {error}"))?;
-        match &self.user {
-            Some(user) if user.id != data.id => return Err("already signed in as another user".to_owned()),
-            Some(_) => {}
-            None => self.hub.users(&self.client.app).sign_in(&data.id, &self.client),
+        if self.user.as_ref().is_some_and(|user| user.data.id != data.id) {
+            return Err("already signed in as another user".to_owned());
         }
-        self.user = Some(Box::new(data));
+        let limit = self.client.app.limits().watchlist;
+        let mut watched: Vec<UserId> = Vec::new();
+        for user in data.watchlist.iter().take(limit).filter_map(|id| UserId::parse(id).ok()) {
+            if !watched.contains(&user) {
+                watched.push(user);
+            }
+        }
+        let before = self.user.as_ref().map(|user| user.watched.as_slice());
+        let success = server::signin_success(user_data);
+        self.hub.users(&self.client.app).sign_in(&data.id, &self.client, &success, &watched, before);
+        let named = data.watchlist.len();
+        if named > limit {
+            let message = format!("the watchlist names {named} users, the first {limit} are watched");
+            self.client.send(&server::error(Some(4302), &message, None));
+        }
+        self.user = Some(Box::new(SignedIn { data, watched }));
         self.authorized = true;
         Ok(())
     }
@@ -233,21 +262,10 @@ impl Session {
         if size > limits.event_data {
             return Err(format!("`data` has {size} bytes, {} are allowed", limits.event_data));
         }
-        let text = server::client_event(&event.event, name, &event.data, subscription.user.as_ref());
-        let later = subscription.client_event(&text, self.client.socket_id);
-        admit(&mut self.events_due, limits.client_events_per_second)?;
-        Ok(later)
+        let per_second = limits.client_events_per_second;
+        Rate::per_second(per_second)
+            .admit(&mut self.events_due, Instant::now(), 1)
+            .map_err(|_| format!("too many client events, {per_second} a second are allowed"))?;
+        Ok(self.hub.client_event(&self.client, subscription, event))
     }
-}
-
-/// Lets `per_second` client events pass each second, and as many at once (the generic cell rate algorithm).
-fn admit(due: &mut Option<Instant>, per_second: usize) -> Result<(), String> {
-    let now = Instant::now();
-    let second = Duration::from_secs(1);
-    let next = due.map_or(now, |due| due.max(now)) + second / u32::try_from(per_second).unwrap_or(u32::MAX).max(1);
-    if next > now + second {
-        return Err(format!("too many client events, {per_second} a second are allowed"));
-    }
-    *due = Some(next);
-    Ok(())
 }

@@ -18,6 +18,7 @@ use tungstenite::{Error, Message};
 
 use super::transport::Transport;
 use crate::hub::queue::{Outbound, Queue};
+use crate::metrics;
 
 /// Bytes read at once from a client: they send little, and a bigger message grows the buffer for as long as it takes.
 const READ_BUFFER: usize = 256;
@@ -150,8 +151,12 @@ impl Socket {
                 let waiting = replies.chain(self.writing.iter().map(|frame| &*frame.bytes));
                 let waiting = waiting.take(if self.begun { 1 } else { usize::MAX });
                 let filled = slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
-                let slices = slices.get(..filled).unwrap_or_default();
-                match Pin::new(&mut self.transport).poll_write_vectored(cx, slices) {
+                let transport = Pin::new(&mut self.transport);
+                let polled = match slices.get(..filled).unwrap_or_default() {
+                    [alone] => transport.poll_write(cx, alone), // send(2) costs the kernel less than writev(2)
+                    several => transport.poll_write_vectored(cx, several),
+                };
+                match polled {
                     Poll::Pending => return Ok(Written::Blocked),
                     Poll::Ready(written) => written?,
                 }
@@ -164,6 +169,8 @@ impl Socket {
     }
 
     fn advance(&mut self, mut written: usize) {
+        metrics::BYTES_SENT.increment(written as u64);
+        let mut sent = 0;
         let replies = if self.begun { 0 } else { written.min(self.replies.len()) };
         self.replies.drain(..replies);
         written -= replies;
@@ -176,8 +183,13 @@ impl Socket {
                 self.begun = step > 0;
                 break;
             }
+            if let Some(published) = frame.published {
+                metrics::PUBLISH_TO_SOCKET.record(published.elapsed());
+            }
+            sent += 1;
             self.writing.pop_front();
         }
+        metrics::MESSAGES_SENT.increment(sent);
         if self.writing.is_empty() && self.writing.capacity() > BATCH_FRAMES {
             self.writing = VecDeque::new();
         }
@@ -207,7 +219,11 @@ impl Read for Polled<'_, '_> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let mut buffer = ReadBuf::new(into);
         match Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer) {
-            Poll::Ready(done) => done.map(|()| buffer.filled().len()),
+            Poll::Ready(done) => {
+                let read = done.map(|()| buffer.filled().len())?;
+                metrics::BYTES_RECEIVED.increment(read as u64);
+                Ok(read)
+            }
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }
     }

@@ -19,16 +19,18 @@ use crate::connection::session::Session;
 use crate::connection::socket::Socket;
 use crate::connection::transport::Transport;
 use crate::connection::{self, Connection};
+use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
+use crate::metrics;
 use crate::server::Parts;
 
 /// What a client's message may have besides its event's data.
 const MESSAGE_OVERHEAD: usize = 16 * 1024;
 
-/// Whether the client's way to Herald is encrypted, as far as the listener knows.
-#[derive(Clone, Copy, Debug)]
-pub struct Encrypted(pub bool);
+/// Client libraries that are counted by name.
+const KNOWN_CLIENTS: [&str; 8] =
+    ["js", "pusher-websocket-swift", "java", "pusher-websocket-java", "laravel-echo", "ruby", "php", "python"];
 
 /// Upgrades, and hands the client to a task of its own.
 pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
@@ -36,7 +38,24 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
         let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
         return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], text).into_response();
     };
-    let admitted = admit(&parts, &key, &request);
+    let query = request.uri().query().unwrap_or_default();
+    let parameter =
+        |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::LOCAL);
+    let peer = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies);
+    let admitted = admit(&parts, &key, parameter("protocol").as_deref(), peer, request.headers());
+    let client = parameter("client").unwrap_or_default();
+    match &admitted {
+        Ok(_) => {
+            let known = KNOWN_CLIENTS.into_iter().find(|known| *known == client);
+            metrics::connection_accepted(known.unwrap_or("other"));
+        }
+        Err(reason) => {
+            metrics::connection_refused(reason.label());
+            let client: String = client.chars().take(40).collect();
+            tracing::info!(reason = reason.label(), code = reason.code(), address = %peer.address, client, "connection refused");
+        }
+    }
     let on_upgrade = hyper::upgrade::on(&mut request);
     let serving = Arc::clone(&parts);
     parts.connections.spawn(async move {
@@ -60,9 +79,10 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     let (app, _permit) = match admitted {
         Ok(admitted) => admitted,
         Err(reason) => {
-            tracing::info!(reason = reason.label(), "connection refused");
-            if reason.code() == Some(4100) {
-                // Clients come back after exactly a second, for ever: this spreads them.
+            // Clients come back after exactly a second, for ever: this spreads them.
+            if reason.code() == Some(4100)
+                && let Ok(_place) = parts.held_back.try_acquire()
+            {
                 let hold_back = Duration::from_millis(rand::rng().random_range(1_000..5_000));
                 tokio::time::sleep(hold_back).await;
             }
@@ -78,25 +98,32 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
         client.close(CloseReason::ServerGoingAway);
     }
     let reason = connection::run(Connection::new(client, socket, session, options)).await;
+    metrics::connection_closed(reason.label());
     tracing::debug!(%socket_id, reason = reason.label(), "connection ended");
 }
 
-/// Who may connect: the app, the protocol's version, the way, the origin, the limits.
-fn admit(parts: &Parts, key: &str, request: &Request) -> Result<(Arc<App>, Permit), CloseReason> {
+/// Who may connect: the attempts, the app, the protocol's version, the way, the origin, the limits.
+fn admit(
+    parts: &Parts,
+    key: &str,
+    protocol: Option<&str>,
+    peer: Peer,
+    headers: &HeaderMap,
+) -> Result<(Arc<App>, Permit), CloseReason> {
+    if !parts.attempts.admit(peer.address) {
+        return Err(CloseReason::TooManyAttempts);
+    }
     let app = parts.apps.by_key(key).ok_or(CloseReason::UnknownApp)?;
-    let query = request.uri().query().unwrap_or_default();
-    let protocol = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name == "protocol");
-    if protocol.is_some_and(|(_, version)| !matches!(version.as_ref(), "5" | "6" | "7")) {
+    if protocol.is_some_and(|version| !matches!(version, "5" | "6" | "7")) {
         return Err(CloseReason::UnsupportedProtocol);
     }
     if !app.options.enabled {
         return Err(CloseReason::AppDisabled);
     }
-    let encrypted = request.extensions().get::<Encrypted>().is_some_and(|encrypted| encrypted.0);
-    if app.options.require_tls && !encrypted {
+    if app.options.require_tls && !peer.encrypted {
         return Err(CloseReason::TlsRequired);
     }
-    if !origin_allowed(&app, request.headers()) {
+    if !origin_allowed(&app, headers) {
         return Err(CloseReason::OriginNotAllowed);
     }
     if let Some(limit) = parts.config.server.max_connections

@@ -4,24 +4,30 @@
 //! `subscription_succeeded` and nothing after it is missed. Fan-outs of one channel never overlap; a long one runs in chunks, and a
 //! subscriber that entered after it began does not get it (it had the kept event, or came too late).
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_protocol::client::MemberData;
-use herald_protocol::{ChannelName, SocketId, UserId, server};
+use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId, server};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use slab::Slab;
 
 use super::client::Client;
 use super::frame::Frame;
+use crate::metrics;
 
 /// Subscribers served before the fan-out lets others run.
 const CHUNK: usize = 1_000;
+/// The way to every so-many-th subscriber is measured.
+const MEASURED: usize = 16;
 /// How long a publisher is held back by queues whose writers have not run.
 const HOLD_BACK: Duration = Duration::from_secs(2);
+/// Up to so many subscribers each change of their number is announced, above at most every [`COUNT_PAUSE`] (section 3.1).
+const FEW_SUBSCRIBERS: usize = 100;
+const COUNT_PAUSE: Duration = Duration::from_secs(5);
+/// Changes within this time are announced as one.
+const COUNT_JOIN: Duration = Duration::from_millis(100);
 
 /// See the module.
 #[derive(Debug)]
@@ -42,6 +48,14 @@ struct State {
     members: IndexMap<UserId, Member>,
     snapshot: Option<Frame>,
     kept: Option<KeptEvent>,
+    count: AnnouncedCount,
+}
+
+/// What subscribers know about their number.
+#[derive(Debug, Default)]
+struct AnnouncedCount {
+    last: Option<(usize, Instant)>,
+    is_due: bool,
 }
 
 #[derive(Debug)]
@@ -92,6 +106,17 @@ pub struct Subscription {
     pub user: Option<UserId>,
 }
 
+/// One event on its way to the subscribers.
+struct FanOut<'a> {
+    number: u64,
+    frame: &'a Frame,
+    except: Option<SocketId>,
+    published: Instant,
+    delivered: u64,
+    /// Whose queue had no room yet.
+    waiting: Vec<Arc<Client>>,
+}
+
 /// What entering or leaving changed, for the webhooks.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Change {
@@ -101,8 +126,8 @@ pub struct Change {
     pub member: Option<UserId>,
     /// A subscriber met an empty cache.
     pub cache_miss: bool,
-    /// The number of subscriptions now.
-    pub subscriptions: usize,
+    /// When the number of subscriptions has to be announced, if that is not due already.
+    pub announce_count_at: Option<Instant>,
 }
 
 /// Why nobody can enter.
@@ -161,7 +186,7 @@ impl Channel {
         };
         let entered = state.fan_outs;
         let slot = state.subscribers.insert(Subscriber { client: Arc::clone(client), user: user.clone(), entered });
-        change.subscriptions = state.subscribers.len();
+        change.announce_count_at = state.count_changed(&self.name);
         change.cache_miss = state.answer(&self.name, client);
         on_change(&change);
         drop(state);
@@ -188,7 +213,7 @@ impl Channel {
             change.member = Some(user.clone());
         }
         change.occupancy = state.subscribers.is_empty();
-        change.subscriptions = state.subscribers.len();
+        change.announce_count_at = state.count_changed(&self.name);
         on_change(&change);
         state.retire(Instant::now())
     }
@@ -222,27 +247,40 @@ impl Channel {
             state.fan_outs += 1;
             state.fan_outs
         };
-        let mut waiting = Vec::new();
+        let mut fan_out = FanOut { number, frame, except, published, delivered: 0, waiting: Vec::new() };
         let mut cursor = 0;
         loop {
-            let next = self.state.lock().serve(cursor, number, frame, except, published, &mut waiting);
+            let next = self.state.lock().serve(cursor, &mut fan_out);
             match next {
                 Some(next) => cursor = next,
                 None => break,
             }
             tokio::task::yield_now().await;
         }
-        if waiting.is_empty() {
+        metrics::DELIVERIES.increment(fan_out.delivered);
+        if fan_out.waiting.is_empty() {
             return Ok(());
         }
         let catch_up = async {
-            for client in &waiting {
+            for client in &fan_out.waiting {
                 while client.queue.offer(frame, None).is_err() {
                     client.queue.room().await;
                 }
             }
         };
         tokio::time::timeout(HOLD_BACK, catch_up).await.map_err(|_| NotPublished::Overloaded)
+    }
+
+    /// The number of subscriptions to announce now; `None` if it is what was announced last.
+    pub(super) fn take_count(&self) -> Option<usize> {
+        let mut state = self.state.lock();
+        let count = state.subscribers.len();
+        state.count.is_due = false;
+        if state.count.last.is_some_and(|(last, _)| last == count) {
+            return None;
+        }
+        state.count.last = Some((count, Instant::now()));
+        Some(count)
     }
 
     /// How many are here.
@@ -274,9 +312,8 @@ impl Channel {
 impl State {
     /// Counts the user's subscription; true if it is the first.
     fn join(&mut self, member: MemberData, limit: usize) -> Result<(UserId, bool), Refused> {
-        if let Some((index, user, known)) = self.members.get_full_mut(&member.user_id) {
+        if let Some((_, user, known)) = self.members.get_full_mut(&member.user_id) {
             known.subscriptions += 1;
-            let _ = index;
             return Ok((user.clone(), false));
         }
         if self.members.len() >= limit {
@@ -297,6 +334,19 @@ impl State {
         self.members.swap_remove(user);
         self.snapshot = None;
         true
+    }
+
+    /// When to announce the new number of subscriptions, if the channel announces it and it is not due already.
+    fn count_changed(&mut self, channel: &ChannelName) -> Option<Instant> {
+        let kind = channel.kind();
+        if kind.is_presence() || kind == ChannelKind::ServerToUser || std::mem::replace(&mut self.count.is_due, true) {
+            return None;
+        }
+        let soon = Instant::now() + COUNT_JOIN;
+        match self.count.last {
+            Some((_, at)) if self.subscribers.len() > FEW_SUBSCRIBERS => Some(soon.max(at + COUNT_PAUSE)),
+            _ => Some(soon),
+        }
     }
 
     /// To all but the user's own subscriptions.
@@ -337,26 +387,20 @@ impl State {
         }
     }
 
-    /// Serves one chunk of fan-out `number` from `cursor`; returns where the next begins, if there is one.
-    fn serve(
-        &self,
-        cursor: usize,
-        number: u64,
-        frame: &Frame,
-        except: Option<SocketId>,
-        published: Instant,
-        waiting: &mut Vec<Arc<Client>>,
-    ) -> Option<usize> {
+    /// Serves one chunk of a fan-out from `cursor`; returns where the next begins, if there is one.
+    fn serve(&self, cursor: usize, fan_out: &mut FanOut<'_>) -> Option<usize> {
         // A slab keeps everyone's place while others come and go, so the cursor stays true between chunks.
         let end = (cursor + CHUNK).min(self.subscribers.capacity());
         for slot in cursor..end {
             let Some(subscriber) = self.subscribers.get(slot) else { continue };
-            if subscriber.entered >= number || except == Some(subscriber.client.socket_id) {
+            if subscriber.entered >= fan_out.number || fan_out.except == Some(subscriber.client.socket_id) {
                 continue;
             }
-            if subscriber.client.queue.offer(frame, Some(published)).is_err() {
-                waiting.push(Arc::clone(&subscriber.client));
+            let measured = (slot % MEASURED == 0).then_some(fan_out.published);
+            if subscriber.client.queue.offer(fan_out.frame, measured).is_err() {
+                fan_out.waiting.push(Arc::clone(&subscriber.client));
             }
+            fan_out.delivered += 1;
         }
         (end < self.subscribers.capacity()).then_some(end)
     }
@@ -380,16 +424,5 @@ impl Subscription {
     /// Answers the client once more, without changing anything.
     pub fn answer_again(&self, client: &Client) {
         self.channel.answer_again(client);
-    }
-
-    /// Hands a client's event to the others; nothing happens before the future is polled.
-    #[must_use]
-    pub fn client_event(&self, text: &str, sender: SocketId) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        let (channel, frame) = (Arc::clone(&self.channel), Frame::text(text));
-        Box::pin(async move {
-            if channel.publish(&frame, Some(sender), None).await.is_err() {
-                tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
-            }
-        })
     }
 }

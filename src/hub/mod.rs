@@ -15,11 +15,14 @@ pub mod queue;
 pub mod users;
 
 use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
-use herald_protocol::client::MemberData;
+use herald_protocol::client::{ClientEvent, MemberData};
+use herald_protocol::webhook::{WebhookEvent, WebhookKind};
 use herald_protocol::{ChannelKind, ChannelName, CloseReason, SocketId, UserId, server};
 
 pub use channel::{Kept, Occupancy, Subscription};
@@ -27,6 +30,9 @@ pub use client::Client;
 pub use frame::Frame;
 
 use crate::apps::{App, Apps};
+use crate::due::DueList;
+use crate::metrics;
+use crate::webhooks::{AppWebhooks, Webhooks};
 use channel::{Change, Channel, NotPublished, Refused};
 use users::Users;
 
@@ -35,6 +41,9 @@ use users::Users;
 #[error("the server cannot keep up; the event reached some subscribers only")]
 pub struct Overloaded;
 
+/// What is left to do for a message.
+pub type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// All that is here on this node, app by app.
 #[derive(Debug)]
 pub struct Hub {
@@ -42,11 +51,23 @@ pub struct Hub {
 }
 
 /// What one app has on this node.
-#[derive(Debug, Default)]
-pub(crate) struct Room {
+#[derive(Debug)]
+struct Room {
     channels: DashMap<ChannelName, Arc<Channel>>,
     clients: DashMap<SocketId, Arc<Client>>,
     users: Users,
+    webhooks: Option<Arc<AppWebhooks>>,
+    /// Channels whose number of subscriptions has to be announced.
+    counts: Option<DueList<Arc<Channel>>>,
+}
+
+/// How many there are of an app's channels.
+#[derive(Debug, Default)]
+pub struct Census {
+    /// On all channels.
+    pub subscriptions: usize,
+    /// Occupied ones of each kind.
+    pub channels: Vec<(ChannelKind, usize)>,
 }
 
 /// The frame of an event; `data` is the publisher's JSON string token, copied as it stands.
@@ -58,8 +79,23 @@ pub fn event_frame(name: &str, channel: &ChannelName, data: &str) -> Frame {
 impl Hub {
     /// An empty hub for these apps.
     #[must_use]
-    pub fn new(apps: &Apps) -> Self {
-        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), Room::default())).collect() }
+    pub fn new(apps: &Apps, webhooks: &Webhooks) -> Self {
+        let room = |app: &Arc<App>| Room {
+            channels: DashMap::new(),
+            clients: DashMap::new(),
+            users: Users::default(),
+            webhooks: webhooks.of(app),
+            counts: app.options.subscription_count.then(DueList::default),
+        };
+        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect() }
+    }
+
+    /// Says what becomes due: numbers of subscriptions, users who came and went. Runs until it is dropped.
+    pub async fn run(&self) {
+        let rooms = self.rooms.values().map(|room| async {
+            tokio::join!(room.users.tell(), room.announce_counts());
+        });
+        futures_util::future::join_all(rooms).await;
     }
 
     fn room(&self, app: &App) -> &Room {
@@ -79,6 +115,7 @@ impl Hub {
         data: &str,
         except: Option<SocketId>,
     ) -> Result<(), Overloaded> {
+        metrics::event_published("http");
         let keep = channel.kind().keeps_last_event().then_some((data, app.options.cache_ttl));
         loop {
             let found = if keep.is_some() { Some(self.room(app).open(channel)) } else { self.room(app).find(channel) };
@@ -104,7 +141,13 @@ impl Hub {
         let room = self.room(&client.app);
         loop {
             let channel = room.open(name);
-            match channel.enter(client, member.clone(), |_change: &Change| {}) {
+            let on_change = |change: &Change| {
+                if let Some(webhooks) = &room.webhooks {
+                    webhooks.entered(name, change);
+                }
+                room.count_later(&channel, change);
+            };
+            match channel.enter(client, member.clone(), on_change) {
                 Err(Refused::Gone) => {}
                 done => return done,
             }
@@ -113,10 +156,45 @@ impl Hub {
 
     /// Takes a client out of a channel.
     pub fn unsubscribe(&self, client: &Client, subscription: &Subscription) {
-        let channel = &subscription.channel;
-        if channel.leave(subscription, |_change: &Change| {}) {
-            self.room(&client.app).remove(channel);
+        let (channel, room) = (&subscription.channel, self.room(&client.app));
+        let on_change = |change: &Change| {
+            if let Some(webhooks) = &room.webhooks {
+                webhooks.left(&channel.name, change);
+            }
+            room.count_later(channel, change);
+        };
+        if channel.leave(subscription, on_change) {
+            room.remove(channel);
         }
+    }
+
+    /// Hands a client's event to the others; nothing happens before the future is polled.
+    #[must_use]
+    pub fn client_event(&self, client: &Client, subscription: &Subscription, event: &ClientEvent<'_>) -> Later {
+        let (channel, user) = (Arc::clone(&subscription.channel), subscription.user.as_ref());
+        let frame = Frame::text(&server::client_event(&event.event, &channel.name, &event.data, user));
+        let webhooks =
+            self.room(&client.app).webhooks.clone().filter(|webhooks| webhooks.want(WebhookKind::ClientEvent));
+        let webhook = webhooks.map(|webhooks| {
+            let event = WebhookEvent::ClientEvent {
+                channel: channel.name.clone(),
+                event: event.event.to_string(),
+                data: event.data.to_string(),
+                socket_id: client.socket_id,
+                user_id: user.cloned(),
+            };
+            (webhooks, event)
+        });
+        let sender = client.socket_id;
+        Box::pin(async move {
+            metrics::event_published("client");
+            if channel.publish(&frame, Some(sender), None).await.is_err() {
+                tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
+            }
+            if let Some((webhooks, event)) = webhook {
+                webhooks.deliver(&event);
+            }
+        })
     }
 
     /// Adds a connection.
@@ -190,6 +268,21 @@ impl Hub {
         self.rooms.values().map(|room| room.clients.len()).sum()
     }
 
+    /// How many channels and subscriptions an app has.
+    #[must_use]
+    pub fn census(&self, app: &App) -> Census {
+        let mut census = Census { subscriptions: 0, channels: ChannelKind::ALL.map(|kind| (kind, 0)).to_vec() };
+        for channel in self.room(app).all() {
+            let subscriptions = channel.occupancy().subscription_count;
+            census.subscriptions += subscriptions;
+            let kind = census.channels.iter_mut().find(|(kind, _)| *kind == channel.name.kind());
+            if let Some((_, channels)) = kind.filter(|_| subscriptions > 0) {
+                *channels += 1;
+            }
+        }
+        census
+    }
+
     /// Every open connection.
     #[must_use]
     pub fn clients(&self) -> Vec<Arc<Client>> {
@@ -210,6 +303,28 @@ impl Hub {
 }
 
 impl Room {
+    /// Puts the channel on the list of those whose number of subscriptions is announced, unless it is there already.
+    fn count_later(&self, channel: &Arc<Channel>, change: &Change) {
+        if let (Some(counts), Some(at)) = (&self.counts, change.announce_count_at) {
+            counts.add(at, Arc::clone(channel));
+        }
+    }
+
+    async fn announce_counts(&self) {
+        let Some(counts) = &self.counts else { return };
+        loop {
+            let channel = counts.next().await;
+            let Some(count) = channel.take_count() else { continue };
+            let frame = Frame::text(&server::subscription_count(&channel.name, count));
+            if channel.publish(&frame, None, None).await == Err(NotPublished::Overloaded) {
+                tracing::warn!(channel = %channel.name, "a subscription count reached some subscribers only: short of CPU");
+            }
+            if let Some(webhooks) = &self.webhooks {
+                webhooks.deliver(&WebhookEvent::SubscriptionCount { channel: channel.name.clone(), count });
+            }
+        }
+    }
+
     fn find(&self, name: &ChannelName) -> Option<Arc<Channel>> {
         self.channels.get(name).map(|entry| Arc::clone(&entry))
     }

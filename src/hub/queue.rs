@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::frame::Frame;
+use crate::metrics;
 
 /// What the server says on its own (answers, member events) may go this many times over the bound before the client is given up:
 /// nobody can be held back for it, and dropping one would leave the client's picture wrong.
@@ -195,6 +196,7 @@ impl Queue {
     pub fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
+        metrics::QUEUE_DROPPED.increment(state.frames.len() as u64);
         state.frames = VecDeque::new();
         state.bytes = 0;
         drop(state);

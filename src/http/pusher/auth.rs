@@ -1,19 +1,21 @@
 //! Who signed a request (section 4.1): checked in the order of the specification, the first failure answers.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::RequestExt as _;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, Path, Request};
+use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
+use axum::http::{Method, request};
 use herald_protocol::signature::{body_md5, request_string};
-use http_body_util::{BodyExt as _, Limited};
 use subtle::ConstantTimeEq as _;
 
+use super::body;
+use super::parameters::Parameters;
 use crate::apps::App;
 use crate::http::error::ApiError;
+use crate::limits::{Limiter, Refused};
+use crate::metrics;
 use crate::server::Parts;
 
 /// How far a request's timestamp may be from the server's clock.
@@ -24,65 +26,173 @@ const WINDOW_SECONDS: u64 = 600;
 pub struct Signed {
     /// The app that the request is for.
     pub app: Arc<App>,
+    /// Method, address and headers.
+    pub head: request::Parts,
+    /// What stands in the query.
+    pub parameters: Parameters,
     /// The body, whose MD5 was signed.
     pub body: Bytes,
+    values: RawPathParams,
+}
+
+/// Why a request is nobody's; the text says what is wrong, and no secret.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AuthError {
+    /// A parameter is missing.
+    #[error("`{0}` is missing in the query")]
+    MissingParameter(&'static str),
+    /// A parameter is not what it must be.
+    #[error("`{name}` must be {expected}")]
+    MalformedParameter {
+        /// The parameter.
+        name: &'static str,
+        /// What it must be.
+        expected: &'static str,
+    },
+    /// The key is none of the app's.
+    #[error("`auth_key` is none of this app's keys")]
+    UnknownKey,
+    /// The clocks are too far apart, or the request is old.
+    #[error(
+        "`auth_timestamp` is {difference} s away from the server's time {now}; {WINDOW_SECONDS} s are allowed: is the clock right?"
+    )]
+    Expired {
+        /// How far it is from the server's time, in seconds.
+        difference: u64,
+        /// The server's time.
+        now: u64,
+    },
+    /// The signature is not the one of this request.
+    #[error("wrong signature: it must be the lower-case hex HMAC-SHA256, with the secret of that key, of {signed:?}")]
+    WrongSignature {
+        /// What had to be signed.
+        signed: String,
+    },
+    /// The body is not the one that was signed.
+    #[error("`body_md5` is not the lower-case hex MD5 of the body")]
+    WrongBodyMd5,
+}
+
+impl AuthError {
+    /// Its name in metrics.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::MissingParameter(_) => "missing_parameter",
+            Self::MalformedParameter { .. } => "malformed_parameter",
+            Self::UnknownKey => "unknown_key",
+            Self::Expired { .. } => "expired",
+            Self::WrongSignature { .. } => "wrong_signature",
+            Self::WrongBodyMd5 => "wrong_body_md5",
+        }
+    }
+}
+
+impl Signed {
+    /// A value of the path, percent-decoded.
+    #[must_use]
+    pub fn value(&self, name: &str) -> &str {
+        value(&self.values, name)
+    }
+
+    /// The body as text; an empty one counts as an empty object.
+    ///
+    /// # Errors
+    /// When it is not UTF-8.
+    pub fn json(&self) -> Result<&str, ApiError> {
+        match str::from_utf8(&self.body) {
+            Ok("") => Ok("{}"),
+            Ok(text) => Ok(text),
+            Err(_) => Err(ApiError::Parameter("the body is not UTF-8".to_owned())),
+        }
+    }
+}
+
+fn value<'a>(values: &'a RawPathParams, name: &str) -> &'a str {
+    values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
 }
 
 impl FromRequest<Arc<Parts>> for Signed {
     type Rejection = ApiError;
 
-    async fn from_request(mut request: Request, parts: &Arc<Parts>) -> Result<Self, ApiError> {
-        let path: Path<HashMap<String, String>> = request.extract_parts().await.map_err(|_| ApiError::NotFound)?;
-        let id = path.get("app_id").map(String::as_str).unwrap_or_default();
-        let app = parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?;
-        if !app.options.enabled {
-            return Err(ApiError::AppDisabled(app.id().to_owned()));
-        }
+    async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, ApiError> {
+        let (mut head, body) = request.into_parts();
+        let found = match RawPathParams::from_request_parts(&mut head, parts).await {
+            Ok(values) => app(parts, &values).map(|app| (app, values)),
+            Err(_) => Err(ApiError::Parameter("the path is not UTF-8".to_owned())),
+        };
+        let (app, values) = match found {
+            Ok(found) => found,
+            Err(error) => {
+                body::swallow(&head, body).await;
+                return Err(error);
+            }
+        };
         let limit = 10 * app.limits().event_data + 64 * 1024;
-        let within = parts.config.server.request_timeout;
-        let (head, body) = request.into_parts();
-        let body = tokio::time::timeout(within, Limited::new(body, limit).collect()).await;
-        let body =
-            body.map_err(|_| ApiError::BodyTooSlow(within))?.map_err(|_| ApiError::BodyTooLarge(limit))?.to_bytes();
+        let body = body::read(&head, body, limit, parts.config.server.request_timeout).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let query = head.uri.query().unwrap_or_default();
-        check(&app, head.method.as_str(), head.uri.path(), query, &body, now).map_err(ApiError::Unauthorized)?;
-        Ok(Self { app, body })
+        let parameters = check(&app, head.method.as_str(), head.uri.path(), query, &body, now)
+            .inspect_err(|error| metrics::auth_failed("request", error.label()))?;
+        if matches!(head.method, Method::GET | Method::HEAD) {
+            within("reading requests", app.reads.as_ref(), 1)?;
+        }
+        Ok(Self { app, head, parameters, body, values })
     }
 }
 
-/// Checks a request's signature at the time `now` (Unix seconds); the error says what is wrong, and no secret.
+fn app(parts: &Parts, values: &RawPathParams) -> Result<Arc<App>, ApiError> {
+    let id = value(values, "app_id");
+    let app = parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?;
+    if app.options.enabled { Ok(app) } else { Err(ApiError::AppDisabled(app.id().to_owned())) }
+}
+
+/// Lets `cost` of `what` pass if the app's rate allows it.
+///
+/// # Errors
+/// When there are too many of them.
+pub(super) fn within(what: &'static str, limiter: Option<&Limiter>, cost: usize) -> Result<(), ApiError> {
+    let Some(limiter) = limiter else { return Ok(()) };
+    let limit = limiter.limit;
+    limiter.admit(cost).map_err(|refused| match refused {
+        Refused::For(wait) => ApiError::TooMany { what, limit, wait },
+        Refused::Always => ApiError::Parameter(format!("{cost} {what} at once, {limit} a second are allowed")),
+    })
+}
+
+/// Checks a request's signature at the time `now` (Unix seconds), and gives what else stands in the query.
 ///
 /// # Errors
 /// In the order of section 4.1.
-pub fn check(app: &App, method: &str, path: &str, query: &str, body: &[u8], now: u64) -> Result<(), String> {
+pub fn check(app: &App, method: &str, path: &str, query: &str, body: &[u8], now: u64) -> Result<Parameters, AuthError> {
     let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query.as_bytes()).collect();
     let find =
         |name: &str| parameters.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);
-    let need = |name: &str| find(name).ok_or_else(|| format!("`{name}` is missing in the query"));
-    let (key, timestamp, signature) = (need("auth_key")?, need("auth_timestamp")?, need("auth_signature")?);
-    let timestamp: u64 = timestamp.parse().map_err(|_| "`auth_timestamp` must be Unix seconds".to_owned())?;
-    if need("auth_version")? != "1.0" {
-        return Err("`auth_version` must be 1.0".to_owned());
+    let need = |name| find(name).ok_or(AuthError::MissingParameter(name));
+    let malformed = |name, expected| AuthError::MalformedParameter { name, expected };
+    let (key, timestamp, version) = (need("auth_key")?, need("auth_timestamp")?, need("auth_version")?);
+    let signature = need("auth_signature")?;
+    let md5 = find("body_md5");
+    if md5.is_none() && !body.is_empty() {
+        return Err(AuthError::MissingParameter("body_md5"));
     }
-    let md5 = if body.is_empty() { None } else { Some(need("body_md5")?) };
-    let secret = app.secret_of(key).ok_or("`auth_key` is none of this app's keys")?;
-    if now.abs_diff(timestamp) > WINDOW_SECONDS {
-        let difference = now.abs_diff(timestamp);
-        return Err(format!(
-            "`auth_timestamp` is {difference} s away from the server's time {now}; {WINDOW_SECONDS} s are allowed"
-        ));
+    let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
+    let timestamp: u64 =
+        timestamp.parse().ok().filter(|_| digits).ok_or(malformed("auth_timestamp", "Unix seconds"))?;
+    if version != "1.0" {
+        return Err(malformed("auth_version", "1.0"));
+    }
+    let secret = app.secret_of(key).ok_or(AuthError::UnknownKey)?;
+    let difference = now.abs_diff(timestamp);
+    if difference > WINDOW_SECONDS {
+        return Err(AuthError::Expired { difference, now });
     }
     let signed = request_string(method, path, parameters.iter().map(|(key, value)| (&**key, &**value)));
     if !secret.verifies(signed.as_bytes(), signature) {
-        return Err(format!(
-            "wrong signature: it must be the lower-case hex HMAC-SHA256, with the secret of that key, of {signed:?}"
-        ));
+        return Err(AuthError::WrongSignature { signed });
     }
-    match md5 {
-        Some(md5) if !bool::from(body_md5(body).as_bytes().ct_eq(md5.as_bytes())) => {
-            Err("`body_md5` is not the lower-case hex MD5 of the body".to_owned())
-        }
-        _ => Ok(()),
+    if md5.is_some_and(|md5| !bool::from(body_md5(body).as_bytes().ct_eq(md5.as_bytes()))) {
+        return Err(AuthError::WrongBodyMd5);
     }
+    Ok(Parameters::new(&parameters))
 }

@@ -1,49 +1,120 @@
-//! `POST /apps/{app_id}/events`: one event to up to a hundred channels (section 4.2).
+//! `POST /events`, one event to up to a hundred channels, and `POST /batch_events`, several events (section 4.2).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
-use axum::Json;
-use axum::extract::State;
-use herald_protocol::json::{self, JsonError, members, string, strings};
+use herald_protocol::json::{self, JsonError, members, quoted, string, strings};
 use herald_protocol::{ChannelName, SocketId};
-use serde_json::{Value, json};
+use indexmap::IndexSet;
+use serde_json::value::RawValue;
 
-use super::auth::Signed;
+use super::Answer;
+use super::auth::{Signed, within};
+use super::channels::{counts, keyed};
+use super::parameters::{Info, Parameters, given};
 use crate::apps::App;
 use crate::http::error::ApiError;
-use crate::hub::event_frame;
+use crate::hub::{Hub, event_frame};
 use crate::server::Parts;
 
 /// Hands the event to every subscriber's queue, then answers.
 ///
 /// # Errors
 /// When the request is not one, or the server cannot keep up.
-pub async fn trigger(State(parts): State<Arc<Parts>>, signed: Signed) -> Result<Json<Value>, ApiError> {
-    let Signed { app, body } = signed;
-    let body = str::from_utf8(&body).map_err(|_| ApiError::Parameter("the body is not UTF-8".to_owned()))?;
-    let [name, data, channels, channel, socket_id] =
-        members(body, ["name", "data", "channels", "channel", "socket_id"])?;
-    let name = string("name", name.ok_or(JsonError::Missing("name"))?)?;
-    check_name(&name, app.limits().event_name)?;
-    let data = json::data_token(data.ok_or(JsonError::Missing("data"))?);
-    let (actual, limit) = (json::decoded_len(&data), app.limits().event_data);
-    if actual > limit {
-        return Err(ApiError::EventTooLarge { actual, limit });
-    }
-    let channels = match (channels, channel) {
-        (Some(channels), _) => strings("channels", channels)?,
-        (None, Some(channel)) => vec![string("channel", channel)?.into_owned()],
-        (None, None) => return Err(JsonError::Missing("channels").into()),
-    };
-    let channels = names(&app, channels)?;
-    let except = match socket_id.filter(|id| id.get() != "null") {
-        Some(id) => Some(socket(&string("socket_id", id)?)?),
-        None => None,
-    };
+pub async fn trigger(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Answer, ApiError> {
+    let (app, query) = (&signed.app, &signed.parameters);
+    within("events", app.events.as_ref(), 1)?;
+    let [name, data, socket_id, info, channels, channel] =
+        members(signed.json()?, ["name", "data", "socket_id", "info", "channels", "channel"])?;
+    let event = Event::read(app, [name, data, socket_id, info], query)?;
+    let channels = channels_of(app, channels, channel, query)?;
     for channel in &channels {
-        parts.hub.publish(&app, channel, &event_frame(&name, channel, &data), &data, except).await?;
+        event.publish(&parts.hub, app, channel).await?;
     }
-    Ok(Json(json!({})))
+    if event.info.is_empty() {
+        return Ok(Answer::EMPTY);
+    }
+    let counted = channels.iter().map(|name| (name, counts(parts.hub.channel(app, name), &event.info)));
+    Ok(format!(r#"{{"channels":{}}}"#, keyed(counted)).into())
+}
+
+/// Hands each event to its subscribers' queues, in their order; if one of them is wrong, none.
+///
+/// # Errors
+/// When the request is not one, or the server cannot keep up.
+pub async fn trigger_batch(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Answer, ApiError> {
+    let app = &signed.app;
+    let [batch] = members(signed.json()?, ["batch"])?;
+    let batch: Vec<&RawValue> = serde_json::from_str(batch.ok_or(JsonError::Missing("batch"))?.get())
+        .map_err(|_| JsonError::Type { member: "batch", expected: "an array of events" })?;
+    let limit = app.limits().batch_events;
+    if !(1..=limit).contains(&batch.len()) {
+        return Err(ApiError::Parameter(format!("`batch` has {} events, 1 to {limit} are allowed", batch.len())));
+    }
+    within("events", app.events.as_ref(), batch.len())?;
+    let no_query = Parameters::default();
+    let mut events = Vec::with_capacity(batch.len());
+    for (index, event) in batch.into_iter().enumerate() {
+        let event = event_of_batch(app, event, &no_query);
+        events.push(event.map_err(|error| ApiError::InBatch { index, error: Box::new(error) })?);
+    }
+    for (event, channel) in &events {
+        event.publish(&parts.hub, app, channel).await?;
+    }
+    if events.iter().all(|(event, _)| event.info.is_empty()) {
+        return Ok(Answer::EMPTY);
+    }
+    let counted = events.iter().map(|(event, channel)| counts(parts.hub.channel(app, channel), &event.info));
+    Ok(format!(r#"{{"batch":[{}]}}"#, counted.collect::<Vec<_>>().join(",")).into())
+}
+
+/// An event as a backend wrote it, checked.
+struct Event<'a> {
+    name: Cow<'a, str>,
+    /// The JSON string token that subscribers get.
+    data: Cow<'a, str>,
+    except: Option<SocketId>,
+    info: Info,
+}
+
+impl<'a> Event<'a> {
+    fn read(
+        app: &App,
+        [name, data, socket_id, info]: [Option<&'a RawValue>; 4],
+        query: &'a Parameters,
+    ) -> Result<Self, ApiError> {
+        let limits = app.limits();
+        let name = query.text("name", name)?.ok_or(JsonError::Missing("name"))?;
+        check_name(&name, limits.event_name)?;
+        let data = match data {
+            Some(data) => json::data_token(data),
+            None => Cow::Owned(quoted(query.get("data").ok_or(JsonError::Missing("data"))?)),
+        };
+        let (actual, limit) = (json::decoded_len(&data), limits.event_data);
+        if actual > limit {
+            return Err(ApiError::EventTooLarge { actual, limit });
+        }
+        let except = query.text("socket_id", socket_id)?.map(|id| socket(&id)).transpose()?;
+        let info = query.text("info", info)?.map(|names| Info::parse(&names, &Info::OF_EVENT)).transpose()?;
+        Ok(Self { name, data, except, info: info.unwrap_or_default() })
+    }
+
+    async fn publish(&self, hub: &Hub, app: &App, channel: &ChannelName) -> Result<(), ApiError> {
+        let frame = event_frame(&self.name, channel, &self.data);
+        Ok(hub.publish(app, channel, &frame, &self.data, self.except).await?)
+    }
+}
+
+fn event_of_batch<'a>(
+    app: &App,
+    event: &'a RawValue,
+    no_query: &'a Parameters,
+) -> Result<(Event<'a>, ChannelName), ApiError> {
+    let [name, data, socket_id, info, channel] =
+        members(event.get(), ["name", "data", "socket_id", "info", "channel"])?;
+    let event = Event::read(app, [name, data, socket_id, info], no_query)?;
+    let channel = string("channel", channel.ok_or(JsonError::Missing("channel"))?)?;
+    Ok((event, ApiError::channel(&channel, app.limits().channel_name)?))
 }
 
 fn check_name(name: &str, limit: usize) -> Result<(), ApiError> {
@@ -60,15 +131,29 @@ fn check_name(name: &str, limit: usize) -> Result<(), ApiError> {
     Err(ApiError::Parameter(wrong))
 }
 
-/// The channels, each once.
-fn names(app: &App, mut channels: Vec<String>) -> Result<Vec<ChannelName>, ApiError> {
+/// The channels of a trigger, each once, in the order in which they stand there.
+fn channels_of(
+    app: &App,
+    channels: Option<&RawValue>,
+    channel: Option<&RawValue>,
+    query: &Parameters,
+) -> Result<IndexSet<ChannelName>, ApiError> {
+    let parse = |name: &str| ApiError::channel(name, app.limits().channel_name);
+    let names = match (given(channels), given(channel)) {
+        (Some(channels), _) => strings("channels", channels)?,
+        (None, Some(channel)) => return Ok(IndexSet::from([parse(&string("channel", channel)?)?])),
+        (None, None) => match (query.all("channels"), query.get("channel")) {
+            (names, _) if !names.is_empty() => names,
+            (_, Some(channel)) => return Ok(IndexSet::from([parse(channel)?])),
+            _ => return Err(JsonError::Missing("channels").into()),
+        },
+    };
+    let channels: IndexSet<ChannelName> = names.iter().map(|name| parse(name)).collect::<Result<_, _>>()?;
     let limit = app.limits().channels_per_trigger;
     if !(1..=limit).contains(&channels.len()) {
         return Err(ApiError::Parameter(format!("`channels` has {} names, 1 to {limit} are allowed", channels.len())));
     }
-    channels.sort_unstable();
-    channels.dedup();
-    Ok(channels.iter().map(|name| ChannelName::parse(name, app.limits().channel_name)).collect::<Result<_, _>>()?)
+    Ok(channels)
 }
 
 fn socket(text: &str) -> Result<SocketId, ApiError> {

@@ -1,16 +1,78 @@
-//! The HTTP API for backends (section 4): every request is signed ([`auth`]), then acts on the hub.
+//! The HTTP API for backends (section 4): every request is signed ([`auth`]), then asks or acts on the hub.
+//!
+//! [`routes`] is the contents page. A request that acts goes through [`acting`]: once begun it is finished, and its repetition under the
+//! same `Idempotency-Key` gets the same answer (`super::idempotency`).
 
 pub mod auth;
+mod body;
+pub mod channels;
 pub mod events;
+mod finish;
+pub mod parameters;
+pub mod users;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::post;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get, post};
 
+use super::error::ApiError;
+use super::idempotency;
 use crate::server::Parts;
+use auth::Signed;
 
 /// The routes; the prefix stands in the patterns, since the path is signed exactly as the client wrote it.
 pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
-    Router::new().route(&format!("{prefix}/apps/{{app_id}}/events"), post(events::trigger))
+    Router::new()
+        .route(&format!("{prefix}/apps/{{app_id}}/events"), acting(events::trigger))
+        .route(&format!("{prefix}/apps/{{app_id}}/batch_events"), acting(events::trigger_batch))
+        .route(&format!("{prefix}/apps/{{app_id}}/channels"), get(channels::list))
+        .route(&format!("{prefix}/apps/{{app_id}}/channels/{{channel}}"), get(channels::show))
+        .route(&format!("{prefix}/apps/{{app_id}}/channels/{{channel}}/users"), get(channels::users))
+        .route(&format!("{prefix}/apps/{{app_id}}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
+        .route(&format!("{prefix}/apps/{{app_id}}/connections"), get(users::connections))
+}
+
+/// Refuses with `error`, but not before the body was read.
+pub async fn refuse(request: Request, error: ApiError) -> ApiError {
+    let (head, body) = request.into_parts();
+    body::swallow(&head, body).await;
+    error
+}
+
+/// What an endpoint answers with 200: JSON, encoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer(pub Bytes);
+
+impl Answer {
+    /// `{}`
+    pub const EMPTY: Self = Self(Bytes::from_static(b"{}"));
+}
+
+impl From<String> for Answer {
+    fn from(json: String) -> Self {
+        Self(json.into())
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+    }
+}
+
+/// A POST route whose `endpoint` changes something.
+fn acting<F>(endpoint: fn(Arc<Parts>, Arc<Signed>) -> F) -> MethodRouter<Arc<Parts>>
+where
+    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
+{
+    post(async move |State(parts): State<Arc<Parts>>, signed: Signed| {
+        let (tasks, signed) = (parts.connections.clone(), Arc::new(signed));
+        let work = async move { idempotency::once(&signed, endpoint(parts, Arc::clone(&signed))).await };
+        finish::finish(tasks, work).await
+    })
 }

@@ -1,0 +1,274 @@
+//! The clients, cheap enough not to be what is measured: blocking while they are set up, then one thread and one epoll for all.
+//!
+//! [`Subscribers`] read events and compare every byte with what must come; [`Backend`] triggers at a steady rate;
+//! [`Backends`] trigger as fast as they are answered.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use mio::{Events, Interest, Poll, Token};
+
+use crate::wire;
+
+/// How long anything may take to be answered.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Clients that are subscribed to the channel.
+#[derive(Debug)]
+pub(crate) struct Subscribers {
+    poll: Poll,
+    clients: Vec<Subscriber>,
+    buffer: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    stream: mio::net::TcpStream,
+    received: usize,
+}
+
+impl Subscribers {
+    /// Connects and subscribes `count` clients, one after the other; on return, each has its answer.
+    pub(crate) fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+        let poll = Poll::new()?;
+        let mut clients = Vec::with_capacity(count);
+        for number in 0..count {
+            let stream = subscribe(address).with_context(|| format!("client {number} of {count}"))?;
+            stream.set_nonblocking(true)?;
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
+            clients.push(Subscriber { stream, received: 0 });
+        }
+        Ok(Self { poll, clients, buffer: vec![0; 64 * 1024] })
+    }
+
+    /// Reads until everybody has got `frame` exactly `times` times, and nothing else; fails if that is not so before `deadline`.
+    pub(crate) fn receive(&mut self, frame: &[u8], times: usize, deadline: Instant) -> anyhow::Result<()> {
+        let each = frame.len() * times;
+        let all = each * self.clients.len();
+        let mut received = 0;
+        let mut events = Events::with_capacity(1024);
+        while received < all {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                anyhow::bail!(
+                    "{} of {} deliveries are missing",
+                    (all - received).div_ceil(frame.len()),
+                    all / frame.len()
+                );
+            }
+            self.poll.poll(&mut events, Some(left))?;
+            for event in &events {
+                let client = self.clients.get_mut(event.token().0).context("an event for nobody")?;
+                received += client.read(frame, &mut self.buffer)?;
+                anyhow::ensure!(client.received <= each, "a client got more than {times} events");
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails if anything comes that was not asked for.
+    pub(crate) fn expect_silence(&mut self, period: Duration) -> anyhow::Result<()> {
+        let mut events = Events::with_capacity(1);
+        self.poll.poll(&mut events, Some(period))?;
+        anyhow::ensure!(events.is_empty(), "a client got more than was sent, or was cut off");
+        Ok(())
+    }
+}
+
+impl Subscriber {
+    /// Reads what is there: a read that does not fill the buffer has emptied the socket.
+    fn read(&mut self, frame: &[u8], buffer: &mut [u8]) -> anyhow::Result<usize> {
+        let mut total = 0;
+        loop {
+            let read = match self.stream.read(buffer) {
+                Ok(0) => anyhow::bail!("the server cut a client off"),
+                Ok(read) => read,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(total),
+                Err(error) => return Err(error.into()),
+            };
+            let mut bytes = buffer.get(..read).unwrap_or_default();
+            while !bytes.is_empty() {
+                let expected = frame.get(self.received % frame.len()..).unwrap_or_default();
+                let (now, later) = bytes.split_at(expected.len().min(bytes.len()));
+                anyhow::ensure!(expected.starts_with(now), "a client got something else than the event");
+                self.received += now.len();
+                bytes = later;
+            }
+            total += read;
+            if read < buffer.len() {
+                return Ok(total);
+            }
+        }
+    }
+}
+
+fn subscribe(address: SocketAddr) -> anyhow::Result<std::net::TcpStream> {
+    let mut stream = open(address)?;
+    stream.write_all(wire::upgrade_request(address).as_bytes())?;
+    read_past(&mut stream, "pusher:connection_established")?;
+    stream.write_all(&wire::subscribe_frame())?;
+    read_past(&mut stream, "pusher_internal:subscription_succeeded")?;
+    Ok(stream)
+}
+
+fn open(address: SocketAddr) -> anyhow::Result<std::net::TcpStream> {
+    let stream = std::net::TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    Ok(stream)
+}
+
+/// Reads until `event` has come, whole; nothing follows it before the client speaks again.
+fn read_past(stream: &mut std::net::TcpStream, event: &str) -> anyhow::Result<()> {
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        let read = stream.read(&mut buffer)?;
+        answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        let text = String::from_utf8_lossy(&answer);
+        if text.contains(event) && text.ends_with('}') {
+            return Ok(());
+        }
+        anyhow::ensure!(read > 0, "the server answered {text:?} where {event} was due");
+    }
+}
+
+/// One backend on one connection.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    stream: std::net::TcpStream,
+    request: String,
+}
+
+impl Backend {
+    /// Connects; every trigger will be the same `request`.
+    pub(crate) fn connect(address: SocketAddr, request: String) -> anyhow::Result<Self> {
+        Ok(Self { stream: open(address)?, request })
+    }
+
+    /// Triggers `times` events, `rate` a second; fails if the rate cannot be kept, since the figures would be of another load.
+    pub(crate) fn trigger(&mut self, times: usize, rate: u32) -> anyhow::Result<()> {
+        let interval = Duration::from_secs(1) / rate;
+        let start = Instant::now();
+        let mut due = start;
+        for _ in 0..times {
+            thread::sleep(due.saturating_duration_since(Instant::now()));
+            self.trigger_once()?;
+            due += interval;
+        }
+        let (planned, took) = (due - start, start.elapsed());
+        anyhow::ensure!(took < planned.mul_f64(1.1), "{times} triggers took {took:.1?} instead of {planned:.1?}");
+        Ok(())
+    }
+
+    fn trigger_once(&mut self) -> anyhow::Result<()> {
+        self.stream.write_all(self.request.as_bytes())?;
+        let mut answer = Vec::new();
+        let mut buffer = [0; 4096];
+        while !is_whole(&answer)? {
+            let read = self.stream.read(&mut buffer)?;
+            anyhow::ensure!(read > 0, "the server closed a backend's connection");
+            answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        }
+        Ok(())
+    }
+}
+
+/// Several backends, each on a connection of its own, each with one request under way at any time.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    poll: Poll,
+    clients: Vec<(mio::net::TcpStream, Vec<u8>)>,
+    request: String,
+}
+
+impl Backends {
+    /// Connects `count` of them; every trigger will be the same `request`.
+    pub(crate) fn connect(address: SocketAddr, count: usize, request: String) -> anyhow::Result<Self> {
+        let poll = Poll::new()?;
+        let mut clients = Vec::with_capacity(count);
+        for number in 0..count {
+            let stream = open(address)?;
+            stream.set_nonblocking(true)?;
+            let mut stream = mio::net::TcpStream::from_std(stream);
+            poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
+            clients.push((stream, Vec::new()));
+        }
+        Ok(Self { poll, clients, request })
+    }
+
+    /// Triggers `times` events between them and waits for every answer.
+    pub(crate) fn trigger(&mut self, times: usize) -> anyhow::Result<()> {
+        let (mut sent, mut answered) = (0, 0);
+        for (stream, _) in self.clients.iter_mut().take(times) {
+            write_whole(stream, &self.request)?;
+            sent += 1;
+        }
+        let mut events = Events::with_capacity(self.clients.len());
+        let mut buffer = [0; 4096];
+        while answered < times {
+            self.poll.poll(&mut events, Some(PATIENCE))?;
+            anyhow::ensure!(!events.is_empty(), "no answer within {PATIENCE:?}");
+            for event in &events {
+                let (stream, answer) = self.clients.get_mut(event.token().0).context("an event for nobody")?;
+                match stream.read(&mut buffer) {
+                    Ok(0) => anyhow::bail!("the server closed a backend's connection"),
+                    Ok(read) => answer.extend_from_slice(buffer.get(..read).unwrap_or_default()),
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                    Err(error) => return Err(error.into()),
+                }
+                if !is_whole(answer)? {
+                    continue;
+                }
+                answer.clear();
+                answered += 1;
+                if sent < times {
+                    write_whole(stream, &self.request)?;
+                    sent += 1;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_whole(stream: &mut mio::net::TcpStream, request: &str) -> anyhow::Result<()> {
+    let written = stream.write(request.as_bytes())?;
+    anyhow::ensure!(written == request.len(), "a socket took {written} of a request's {} bytes", request.len());
+    Ok(())
+}
+
+/// Whether all of an answer is there; fails on anything but 200.
+fn is_whole(answer: &[u8]) -> anyhow::Result<bool> {
+    let text = String::from_utf8_lossy(answer);
+    let Some((head, body)) = text.split_once("\r\n\r\n") else { return Ok(false) };
+    anyhow::ensure!(head.starts_with("HTTP/1.1 200 "), "the server answered {text:?}");
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
+    });
+    Ok(body.len() >= length.context("the server's answer has no content-length")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_whole_with_its_last_byte() {
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        for cut in 0..answer.len() {
+            assert!(!is_whole(&answer[..cut]).unwrap(), "{cut} bytes");
+        }
+        assert!(is_whole(answer).unwrap());
+    }
+
+    #[test]
+    fn a_refusal_is_an_error() {
+        assert!(is_whole(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n").is_err());
+    }
+}

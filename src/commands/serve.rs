@@ -1,0 +1,72 @@
+//! `herald`: the server, with its log and what a newcomer needs to see.
+
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use herald::config::{LogFormat, LogOptions};
+use herald::server::{self, Ended};
+use tracing_subscriber::EnvFilter;
+
+use super::{load, runtime, say};
+
+pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
+    let loaded = load(file)?;
+    write_log(&loaded.config.log);
+    loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
+    loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(files) => tracing::info!(files, "limit of open files, and so of connections"),
+        Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
+    }
+    let is_newcomer = loaded.is_newcomer;
+    let runtime = runtime()?;
+    let ended = runtime.block_on(server::run(loaded.config, |url| {
+        if is_newcomer {
+            say(&welcome(url));
+        }
+    }));
+    runtime.shutdown_background();
+    Ok(match ended? {
+        Ended::InOrder => ExitCode::SUCCESS,
+        Ended::AtOnce => ExitCode::FAILURE,
+    })
+}
+
+/// To stderr: stdout is for what was asked for.
+fn write_log(options: &LogOptions) {
+    // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
+    let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    match options.format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Auto if !is_terminal => log.json().flatten_event(true).init(),
+        LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).init(),
+    }
+}
+
+fn welcome(url: &str) -> String {
+    let port = url.rsplit(':').next().unwrap_or_default();
+    format!(
+        r#"
+No app is configured, so there is one for this machine only:
+
+    app id  app-id      key  app-key      secret  app-secret
+
+In a page, with pusher-js:
+
+    const pusher = new Pusher('app-key', {{
+      cluster: 'herald', wsHost: '127.0.0.1', wsPort: {port}, forceTLS: false, enabledTransports: ['ws'], enableStats: false,
+    }});
+    pusher.subscribe('my-channel').bind('my-event', (data) => console.log(data));
+
+Or in a second terminal, and then an event from a third:
+
+    herald listen my-channel --url {url}
+    herald trigger my-channel my-event '{{"hello":"world"}}' --url {url}
+
+Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
+"#
+    )
+}

@@ -1,0 +1,374 @@
+//! Kinds of values: how each is read from the file and the environment, what is allowed, and how it is written back.
+//!
+//! A kind carries its bounds in its type, so that the message about a wrong value, the documentation and the check cannot differ.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use herald_protocol::Secret;
+use herald_protocol::webhook::WebhookKind;
+use ipnet::IpNet;
+use toml::Value;
+use url::Url;
+
+/// See the module.
+pub trait Kind {
+    /// What the program works with.
+    type Value;
+    /// Whether the value is shown to nobody.
+    const SECRET: bool = false;
+    /// What is allowed, as the end of a sentence.
+    fn allowed() -> String;
+    /// From the file.
+    fn read(value: &Value) -> Option<Self::Value>;
+    /// From the environment.
+    fn parse(text: &str) -> Option<Self::Value>;
+    /// As the file would have it; `None` where the option is left out.
+    fn write(value: &Self::Value) -> Option<String>;
+}
+
+/// A byte in a kibibyte.
+pub const KIB: usize = 1024;
+/// A byte in a mebibyte.
+pub const MIB: usize = 1024 * KIB;
+/// Milliseconds in a second.
+pub const SECOND: u64 = 1000;
+/// Milliseconds in a minute.
+pub const MINUTE: u64 = 60 * SECOND;
+
+/// Yes or no.
+#[derive(Debug)]
+pub struct Flag;
+
+impl Kind for Flag {
+    type Value = bool;
+    fn allowed() -> String {
+        "true or false".to_owned()
+    }
+    fn read(value: &Value) -> Option<bool> {
+        value.as_bool()
+    }
+    fn parse(text: &str) -> Option<bool> {
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" | "yes" | "on" => Some(true),
+            "false" | "0" | "no" | "off" => Some(false),
+            _ => None,
+        }
+    }
+    fn write(value: &bool) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// A number between two bounds.
+#[derive(Debug)]
+pub struct Count<const MIN: usize, const MAX: usize>;
+
+impl<const MIN: usize, const MAX: usize> Kind for Count<MIN, MAX> {
+    type Value = usize;
+    fn allowed() -> String {
+        format!("a number from {MIN} to {MAX}")
+    }
+    fn read(value: &Value) -> Option<usize> {
+        value.as_integer()?.try_into().ok().filter(|count| (MIN..=MAX).contains(count))
+    }
+    fn parse(text: &str) -> Option<usize> {
+        text.parse().ok().filter(|count| (MIN..=MAX).contains(count))
+    }
+    fn write(value: &usize) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// A number of bytes between two bounds.
+#[derive(Debug)]
+pub struct Size<const MIN: usize, const MAX: usize>;
+
+impl<const MIN: usize, const MAX: usize> Kind for Size<MIN, MAX> {
+    type Value = usize;
+    fn allowed() -> String {
+        format!("bytes from {MIN} to {MAX}, as a number or as text such as \"512KiB\" or \"2MiB\"")
+    }
+    fn read(value: &Value) -> Option<usize> {
+        value.as_str().map_or_else(|| Count::<MIN, MAX>::read(value), Self::parse)
+    }
+    fn parse(text: &str) -> Option<usize> {
+        let (digits, unit) = match text.strip_suffix("KiB") {
+            Some(digits) => (digits, KIB),
+            None => text.strip_suffix("MiB").map_or((text, 1), |digits| (digits, MIB)),
+        };
+        let bytes = digits.trim_end().parse::<usize>().ok()?.checked_mul(unit)?;
+        (MIN..=MAX).contains(&bytes).then_some(bytes)
+    }
+    fn write(value: &usize) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// A span of time between two bounds in milliseconds.
+#[derive(Debug)]
+pub struct Time<const MIN: u64, const MAX: u64>;
+
+impl<const MIN: u64, const MAX: u64> Kind for Time<MIN, MAX> {
+    type Value = Duration;
+    fn allowed() -> String {
+        let show = |milliseconds| humantime::format_duration(Duration::from_millis(milliseconds)).to_string();
+        format!("a span of time from {} to {}, such as \"30s\" or \"5m\"", show(MIN), show(MAX))
+    }
+    fn read(value: &Value) -> Option<Duration> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Duration> {
+        let span = humantime::parse_duration(text).ok()?;
+        (Duration::from_millis(MIN)..=Duration::from_millis(MAX)).contains(&span).then_some(span)
+    }
+    fn write(value: &Duration) -> Option<String> {
+        Some(format!("\"{}\"", humantime::format_duration(*value).to_string().replace(' ', "")))
+    }
+}
+
+/// An option that may be left out.
+#[derive(Debug)]
+pub struct Optional<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Optional<K> {
+    type Value = Option<K::Value>;
+    const SECRET: bool = K::SECRET;
+    fn allowed() -> String {
+        K::allowed()
+    }
+    fn read(value: &Value) -> Option<Self::Value> {
+        K::read(value).map(Some)
+    }
+    fn parse(text: &str) -> Option<Self::Value> {
+        K::parse(text).map(Some)
+    }
+    fn write(value: &Self::Value) -> Option<String> {
+        value.as_ref().and_then(K::write)
+    }
+}
+
+/// Several of a kind: an array in the file, separated by commas in the environment.
+#[derive(Debug)]
+pub struct Several<K>(PhantomData<K>);
+
+impl<K: Kind> Kind for Several<K> {
+    type Value = Vec<K::Value>;
+    fn allowed() -> String {
+        format!("a list, each {}", K::allowed())
+    }
+    fn read(value: &Value) -> Option<Self::Value> {
+        value.as_array()?.iter().map(K::read).collect()
+    }
+    fn parse(text: &str) -> Option<Self::Value> {
+        text.split(',').map(|part| K::parse(part.trim())).collect()
+    }
+    fn write(value: &Self::Value) -> Option<String> {
+        let parts: Vec<String> = value.iter().filter_map(K::write).collect();
+        Some(format!("[{}]", parts.join(", ")))
+    }
+}
+
+/// Declares a kind that is a piece of text.
+macro_rules! text_kind {
+    ($(#[$doc:meta])* $name:ident: $value:ty, $allowed:literal, $parse:expr, $show:expr) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name;
+
+        impl Kind for $name {
+            type Value = $value;
+            fn allowed() -> String {
+                $allowed.to_owned()
+            }
+            fn read(value: &Value) -> Option<$value> {
+                Self::parse(value.as_str()?)
+            }
+            fn parse(text: &str) -> Option<$value> {
+                let parse: fn(&str) -> Option<$value> = $parse;
+                parse(text)
+            }
+            fn write(value: &$value) -> Option<String> {
+                let show: fn(&$value) -> String = $show;
+                Some(Value::from(show(value)).to_string())
+            }
+        }
+    };
+}
+
+text_kind! { /// Where to listen.
+Address: Listen, "ADDRESS:PORT (port 0 takes a free one; an IPv6 address stands in brackets) or unix:/PATH",
+|text| match text.strip_prefix("unix:") {
+    Some(path) => path.starts_with('/').then(|| Listen::Unix(path.into())),
+    None => text.parse().ok().map(Listen::Tcp),
+}, Listen::to_string }
+
+text_kind! { /// Where to listen, or not at all.
+AddressOrOff: Option<SocketAddr>, "ADDRESS:PORT (port 0 takes a free one) or \"off\"",
+|text| if text == "off" { Some(None) } else { text.parse().ok().map(Some) },
+|address| address.map_or_else(|| "off".to_owned(), |address| address.to_string()) }
+
+text_kind! { /// A file or folder.
+File: PathBuf, "a path", |text| (!text.is_empty()).then(|| text.into()), |path| path.display().to_string() }
+
+text_kind! { /// A network or a single address.
+Network: IpNet, "an IP address or a network such as 10.0.0.0/8",
+|text| text.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::IpAddr| address.into())), IpNet::to_string }
+
+text_kind! { /// What stands in front of a path.
+Prefix: String, "empty, or a path that begins with / and does not end with it, of letters, digits, ., _, - and /",
+|text| {
+    let text = text.trim_end_matches('/');
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/".contains(&byte)) && !text.contains("//");
+    (text.is_empty() || text.starts_with('/') && plain).then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// An app's id.
+AppId: String, "1 to 64 letters, digits, _ and -", |text| is_word(text, b"_-").then(|| text.to_owned()), String::clone }
+
+text_kind! { /// An app's public key.
+AppKey: String, "1 to 64 letters, digits, _, -, . and =", |text| is_word(text, b"_-.=").then(|| text.to_owned()), String::clone }
+
+text_kind! { /// Pages that may connect.
+Origin: String, "an origin such as https://example.com or *.example.com",
+|text| {
+    let host = match text.strip_prefix("*.") {
+        Some(domain) => domain,
+        None => text.split_once("://").filter(|(scheme, _)| !scheme.is_empty())?.1,
+    };
+    let plain = !host.is_empty() && !host.contains(['/', ' ', '*', '?', '#']);
+    plain.then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// Part of a channel's name.
+NamePart: String, "up to 200 of the characters of a channel's name", |text| {
+    let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-=@,.;#".contains(&byte));
+    (plain && text.len() <= 200).then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// Where webhooks go.
+WebAddress: Option<Url>, "an http:// or https:// URL", |text| {
+    text.parse().ok().filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host()).map(Some)
+}, |url| url.as_ref().map(Url::to_string).unwrap_or_default() }
+
+text_kind! { /// A kind of webhook.
+Webhook: WebhookKind,
+"one of channel_occupied, channel_vacated, member_added, member_removed, client_event, cache_miss and subscription_count",
+|text| text.parse().ok(), |kind| kind.as_str().to_owned() }
+
+text_kind! { /// From which level on the log is written.
+Level: tracing::Level, "one of error, warn, info, debug and trace", |text| match text {
+    "error" | "warn" | "info" | "debug" | "trace" => text.parse().ok(),
+    _ => None,
+}, |level| level.to_string().to_ascii_lowercase() }
+
+text_kind! { /// How the log is written.
+Format: LogFormat, "one of auto, text and json", |text| match text {
+    "auto" => Some(LogFormat::Auto),
+    "text" => Some(LogFormat::Text),
+    "json" => Some(LogFormat::Json),
+    _ => None,
+}, |format| format!("{format:?}").to_ascii_lowercase() }
+
+/// What signs; never shown.
+#[derive(Debug)]
+pub struct SecretText;
+
+impl Kind for SecretText {
+    type Value = Secret;
+    const SECRET: bool = true;
+    fn allowed() -> String {
+        "text of 1 to 512 bytes".to_owned()
+    }
+    fn read(value: &Value) -> Option<Secret> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Secret> {
+        (1..=512).contains(&text.len()).then(|| Secret::new(text))
+    }
+    fn write(secret: &Secret) -> Option<String> {
+        Some(if secret.is("") { "\"\"" } else { "\"***\"" }.to_owned())
+    }
+}
+
+/// Headers that are sent along; their values are never shown, since tokens stand in them.
+#[derive(Debug)]
+pub struct Headers;
+
+impl Kind for Headers {
+    type Value = BTreeMap<String, String>;
+    const SECRET: bool = true;
+    fn allowed() -> String {
+        "a table of header names and texts; Content-Type, Content-Length, Host, User-Agent, X-Pusher-… and X-Herald-… are set by Herald".to_owned()
+    }
+    fn read(value: &Value) -> Option<Self::Value> {
+        let header = |(name, value): (&String, &Value)| {
+            let name = name.parse::<reqwest::header::HeaderName>().ok()?;
+            let value = value.as_str()?;
+            value.parse::<reqwest::header::HeaderValue>().ok()?;
+            let ours = matches!(
+                name.as_str(),
+                "content-type" | "content-length" | "transfer-encoding" | "host" | "user-agent"
+            ) || name.as_str().starts_with("x-pusher-")
+                || name.as_str().starts_with("x-herald-");
+            (!ours).then(|| (name.to_string(), value.to_owned()))
+        };
+        value.as_table()?.iter().map(header).collect()
+    }
+    fn parse(_text: &str) -> Option<Self::Value> {
+        None
+    }
+    fn write(headers: &Self::Value) -> Option<String> {
+        let shown: Vec<String> =
+            headers.keys().map(|name| format!("{} = \"***\"", Value::from(name.as_str()))).collect();
+        Some(if shown.is_empty() { "{}".to_owned() } else { format!("{{ {} }}", shown.join(", ")) })
+    }
+}
+
+/// Where Herald listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+impl Listen {
+    /// Whether only this machine can reach it.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
+            Self::Unix(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn is_word(text: &str, others: &[u8]) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
+}

@@ -1,0 +1,297 @@
+//! Every option of Herald, each declared once: its name, meaning, kind, bounds and default.
+//!
+//! From here come the check at the start, the names in the environment, `herald check`, config/herald.toml and
+//! docs/configuration.md; a test compares the latter two.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use herald_protocol::Secret;
+use herald_protocol::webhook::WebhookKind;
+use ipnet::IpNet;
+use url::Url;
+
+use super::kind::{
+    Address, AddressOrOff, AppId, AppKey, Count, File, Flag, Format, Headers, KIB, Kind, Level, Listen, LogFormat, MIB,
+    MINUTE, NamePart, Network, Optional, Origin, Prefix, SECOND, SecretText, Several, Size, Time, WebAddress, Webhook,
+};
+use super::section::{Described, Place, Reader, Section};
+
+/// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
+macro_rules! options {
+    (
+        $(#[doc = $about:literal])*
+        pub struct $name:ident {
+            $($(#[doc = $doc:literal])* $field:ident: $value:ty = $default:expr, as $kind:ty;)*
+            $([sections] $($(#[doc = $section_doc:literal])* $section:ident: $section_type:ty;)+)?
+            $([lists] $($(#[doc = $list_doc:literal])* $list:ident: $list_type:ty;)+)?
+        }
+    ) => {
+        $(#[doc = $about])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            $($(#[doc = $doc])* pub $field: $value,)*
+            $($($(#[doc = $section_doc])* pub $section: $section_type,)+)?
+            $($($(#[doc = $list_doc])* pub $list: Vec<$list_type>,)+)?
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self {
+                    $($field: $default,)*
+                    $($($section: Default::default(),)+)?
+                    $($($list: Vec::new(),)+)?
+                }
+            }
+        }
+
+        impl Section for $name {
+            const ABOUT: &'static [&'static str] = &[$($about),*];
+
+            fn read(mut place: Place, reader: &mut Reader<'_>) -> Self {
+                let section = Self {
+                    $($field: reader.option::<$kind>(&mut place, stringify!($field), || $default),)*
+                    $($($section: reader.section(&mut place, stringify!($section)),)+)?
+                    $($($list: reader.list(&mut place, stringify!($list)),)+)?
+                };
+                reader.finish(
+                    &place,
+                    &[$(stringify!($field),)* $($(stringify!($section),)+)? $($(stringify!($list),)+)?],
+                );
+                section
+            }
+
+            fn describe(path: &str, into: &mut Vec<Described>) {
+                into.push(Described::section(path, Self::ABOUT));
+                $(into.push(Described::option::<$kind>(path, stringify!($field), &[$($doc),*], &$default));)*
+                $($(<$section_type>::describe(&super::section::join(path, stringify!($section)), into);)+)?
+                $($(<$list_type>::describe(&super::section::join(path, stringify!($list)), into);)+)?
+            }
+
+            fn effective(&self, path: &str, header: &str, into: &mut String) {
+                if !path.is_empty() {
+                    into.push_str(&format!("\n{header}\n"));
+                }
+                $(if let Some(value) = <$kind>::write(&self.$field) {
+                    into.push_str(&format!("{} = {value}\n", stringify!($field)));
+                })*
+                $($({
+                    let path = super::section::join(path, stringify!($section));
+                    self.$section.effective(&path, &format!("[{path}]"), into);
+                })+)?
+                $($(for section in &self.$list {
+                    let path = super::section::join(path, stringify!($list));
+                    section.effective(&path, &format!("[[{path}]]"), into);
+                })+)?
+            }
+        }
+    };
+}
+
+options! {
+    /// Everything that is configured.
+    pub struct Config {
+        [sections]
+        /// Where and how Herald listens.
+        server: ServerOptions;
+        /// Certificates of the main listener.
+        tls: TlsOptions;
+        /// How it ends.
+        shutdown: ShutdownOptions;
+        /// What holds for every client's connection.
+        connection: ConnectionOptions;
+        /// The listener for those who watch over it.
+        metrics: MetricsOptions;
+        /// What is written down.
+        log: LogOptions;
+        [lists]
+        /// The applications.
+        apps: AppOptions;
+    }
+}
+
+options! {
+    /// Where and how Herald listens, for clients and backends alike.
+    pub struct ServerOptions {
+        /// Where clients and backends connect.
+        listen: Listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 6001))), as Address;
+        /// What stands in front of `/app` and `/apps` in every address, for servers that share a host name with others.
+        path_prefix: String = String::new(), as Prefix;
+        /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
+        trusted_proxies: Vec<IpNet> = Vec::new(), as Several<Network>;
+        /// Connections of all apps together; further ones are closed with 4100 and come back by themselves.
+        max_connections: Option<usize> = None, as Optional<Count<1, 10_000_000>>;
+        /// Attempts to connect from one address within a minute. None by default, since an office or a mobile network is one address.
+        max_attempts_per_address: Option<usize> = None, as Optional<Count<1, 1_000_000>>;
+        /// How long a client may take for the TLS handshake and the head of its request.
+        handshake_timeout: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 5 * MINUTE }>;
+        /// How long a backend may take for the body of its request.
+        request_timeout: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 5 * MINUTE }>;
+        /// The folder for what Herald keeps over a restart: webhooks that were not delivered when it ended.
+        data_dir: PathBuf = PathBuf::from("data"), as File;
+    }
+}
+
+options! {
+    /// Certificates: with both set, the main listener speaks TLS only. They are read again on SIGHUP.
+    pub struct TlsOptions {
+        /// The certificate chain, as PEM, the server's own first.
+        cert: Option<PathBuf> = None, as Optional<File>;
+        /// The private key, as PEM.
+        key: Option<PathBuf> = None, as Optional<File>;
+    }
+}
+
+options! {
+    /// How Herald ends after SIGTERM. A second signal ends it at once.
+    pub struct ShutdownOptions {
+        /// How long it goes on accepting while `/health/ready` says 503 already, so that balancers notice first.
+        delay: Duration = Duration::from_secs(2), as Time<0, { 5 * MINUTE }>;
+        /// Over how long the clients are sent away (4200), evenly, so that they do not all arrive elsewhere at once.
+        drain: Duration = Duration::from_secs(10), as Time<0, { 10 * MINUTE }>;
+    }
+}
+
+options! {
+    /// What holds for every client's connection.
+    pub struct ConnectionOptions {
+        /// After how long without a message a client pings by itself; announced to it, in whole seconds.
+        activity_timeout: Duration = Duration::from_secs(60), as Time<SECOND, { 60 * MINUTE }>;
+        /// How much later than that Herald pings it.
+        activity_grace: Duration = Duration::from_secs(10), as Time<0, { 10 * MINUTE }>;
+        /// How long the answer to that ping may take before the client counts as gone.
+        pong_timeout: Duration = Duration::from_secs(15), as Time<{ SECOND / 10 }, { 10 * MINUTE }>;
+        /// How long a client's socket may take nothing before the client is closed as a slow reader (4100).
+        write_deadline: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 10 * MINUTE }>;
+        [sections]
+        /// What may wait for one client.
+        queue: QueueOptions;
+    }
+}
+
+options! {
+    /// What may wait for one client that reads slowly; over the bound it is closed with 4100.
+    pub struct QueueOptions {
+        /// Bytes that may wait.
+        max_bytes: usize = MIB, as Size<{ 16 * KIB }, { 1024 * MIB }>;
+        /// Messages that may wait.
+        max_frames: usize = 10_000, as Count<16, 10_000_000>;
+    }
+}
+
+options! {
+    /// The listener for Prometheus and health checks; nothing on it needs a signature, so keep it to yourself.
+    pub struct MetricsOptions {
+        /// Where `/metrics`, `/health/live` and `/health/ready` are served.
+        listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9601))), as AddressOrOff;
+    }
+}
+
+options! {
+    /// What is written to stderr about what happens.
+    pub struct LogOptions {
+        /// From which level on.
+        level: tracing::Level = tracing::Level::INFO, as Level;
+        /// Text for people, JSON for programs; `auto` is text on a terminal and JSON otherwise.
+        format: LogFormat = LogFormat::Auto, as Format;
+    }
+}
+
+options! {
+    /// An application (tenant); repeat the section for further ones. One from the environment joins them, or replaces the one of the
+    /// same id.
+    pub struct AppOptions {
+        /// Stands in the paths of the HTTP API.
+        id: String = String::new(), as AppId;
+        /// Public: what clients connect with.
+        key: String = String::new(), as AppKey;
+        /// What requests, authorizations and webhooks are signed with.
+        secret: Secret = Secret::new(""), as SecretText;
+        /// Whether anybody may connect or trigger.
+        enabled: bool = true, as Flag;
+        /// Whether clients may send events to each other on private and presence channels.
+        client_events: bool = true, as Flag;
+        /// Whether subscribers are told how many they are (`pusher_internal:subscription_count`).
+        subscription_count: bool = false, as Flag;
+        /// Origins of the pages that may connect; empty means all. Clients that are no browsers send none.
+        allowed_origins: Vec<String> = Vec::new(), as Several<Origin>;
+        /// Whether clients without an origin are refused.
+        require_origin: bool = false, as Flag;
+        /// Whether connections without TLS are refused.
+        require_tls: bool = false, as Flag;
+        /// Until when after connecting a client must have signed in or subscribed to an authorized channel; else it is closed (4009).
+        require_authorized_within: Option<Duration> = None, as Optional<Time<{ SECOND / 10 }, { 60 * MINUTE }>>;
+        /// Connections of this app; further ones are closed with 4100 and come back by themselves.
+        max_connections: Option<usize> = None, as Optional<Count<1, 10_000_000>>;
+        /// How long a cache channel keeps its last event.
+        cache_ttl: Duration = Duration::from_secs(30 * 60), as Time<SECOND, { 7 * 24 * 60 * MINUTE }>;
+        [sections]
+        /// Sizes, counts and rates.
+        limits: Limits;
+        [lists]
+        /// Further key pairs.
+        keys: KeyPair;
+        /// Where webhooks go.
+        webhooks: WebhookOptions;
+    }
+}
+
+options! {
+    /// Sizes, counts and rates that the app above allows.
+    pub struct Limits {
+        /// Characters of a channel's name.
+        channel_name: usize = 164, as Count<1, 200>;
+        /// Characters of an event's name.
+        event_name: usize = 200, as Count<1, 1_000>;
+        /// Bytes of an event's data, decoded.
+        event_data: usize = 10_240, as Size<1, { 32 * MIB }>;
+        /// Channels of one trigger.
+        channels_per_trigger: usize = 100, as Count<1, 10_000>;
+        /// Events of one batch.
+        batch_events: usize = 10, as Count<1, 1_000>;
+        /// Client events a second from one connection; as many may come at once.
+        client_events_per_second: usize = 10, as Count<1, 100_000>;
+        /// Bytes of a presence member's `user_info`, as JSON.
+        presence_user_info: usize = 2_048, as Size<2, { MIB }>;
+        /// Members of one presence channel.
+        presence_members: usize = 1_000, as Count<1, 100_000>;
+        /// Subscriptions of one connection.
+        subscriptions: usize = 1_000, as Count<1, 100_000>;
+        /// Users that one user watches.
+        watchlist: usize = 100, as Count<0, 10_000>;
+        /// Events a second over HTTP; as many may come at once.
+        events_per_second: Option<usize> = None, as Optional<Count<1, 10_000_000>>;
+        /// Reading requests a second over HTTP; as many may come at once.
+        reads_per_second: Option<usize> = None, as Optional<Count<1, 10_000_000>>;
+    }
+}
+
+options! {
+    /// A further key pair of the app above, valid beside the first: for changing keys without a gap.
+    pub struct KeyPair {
+        /// Public.
+        key: String = String::new(), as AppKey;
+        /// What it signs with.
+        secret: Secret = Secret::new(""), as SecretText;
+    }
+}
+
+options! {
+    /// A receiver of the webhooks of the app above.
+    pub struct WebhookOptions {
+        /// Where they are posted; redirects are not followed.
+        url: Option<Url> = None, as WebAddress;
+        /// Which kinds.
+        events: Vec<WebhookKind> = WebhookKind::ALL.into_iter().filter(|kind| kind.on_by_default()).collect(), as Several<Webhook>;
+        /// Only of channels whose names begin so.
+        channel_prefix: String = String::new(), as NamePart;
+        /// Only of channels whose names end so.
+        channel_suffix: String = String::new(), as NamePart;
+        /// Whether a request may carry up to 50 events, collected over 50 ms, instead of one.
+        batch: bool = true, as Flag;
+        /// Further headers of each request.
+        headers: BTreeMap<String, String> = BTreeMap::new(), as Headers;
+    }
+}

@@ -1,0 +1,237 @@
+//! How a section is read: each option from the environment or the file, every problem gathered, nothing left over.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use toml::{Table, Value};
+
+use super::environment::Environment;
+use super::kind::Kind;
+
+/// A part of the configuration; `options!` implements it.
+pub trait Section: Default {
+    /// What it is for.
+    const ABOUT: &'static [&'static str];
+    /// Takes its options out of `place`.
+    fn read(place: Place, reader: &mut Reader<'_>) -> Self;
+    /// Lists its options and those of the sections within.
+    fn describe(path: &str, into: &mut Vec<Described>);
+    /// Writes what is in effect, secrets masked.
+    fn effective(&self, path: &str, header: &str, into: &mut String);
+}
+
+/// Where a section's options are looked for.
+#[derive(Debug, Default)]
+pub struct Place {
+    /// Its name in the file, such as `connection.queue`; empty for the file itself.
+    pub path: String,
+    /// What the file says there and nobody has taken yet.
+    pub file: Table,
+    /// What its options' names in the environment begin with, if they can stand there.
+    pub environment: Option<String>,
+    /// Which of several it is, for messages.
+    pub which: String,
+}
+
+/// Reads sections and gathers what is wrong.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    environment: &'a Environment,
+    file: String,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// Names in the environment that some option has.
+    pub known: BTreeSet<String>,
+}
+
+/// An option that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Which, as the file names it.
+    pub option: String,
+    /// Where the value came from.
+    pub origin: String,
+    /// What is wrong, and what is allowed.
+    pub message: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { option, origin, message } = self;
+        if origin.is_empty() {
+            write!(f, "{option}: {message}")
+        } else {
+            write!(f, "{option} (from {origin}): {message}")
+        }
+    }
+}
+
+/// One line of the documentation.
+#[derive(Debug)]
+pub enum Described {
+    /// A section begins.
+    Section {
+        /// Its name.
+        path: String,
+        /// What it is for.
+        about: String,
+    },
+    /// An option.
+    Option {
+        /// Its name within the section.
+        name: &'static str,
+        /// Its name in the environment, if it can stand there.
+        variable: Option<String>,
+        /// What it means.
+        about: String,
+        /// What is allowed.
+        allowed: String,
+        /// What it is if nothing is said, as the file would have it.
+        default: Option<String>,
+    },
+}
+
+impl Described {
+    /// See [`Described::Section`].
+    #[must_use]
+    pub fn section(path: &str, about: &[&str]) -> Self {
+        Self::Section { path: path.to_owned(), about: sentence(about) }
+    }
+
+    /// See [`Described::Option`].
+    #[must_use]
+    pub fn option<K: Kind>(path: &str, name: &'static str, about: &[&str], default: &K::Value) -> Self {
+        let variable = match path {
+            "server" => Some("HERALD_".to_owned()),
+            "apps" => Some("HERALD_APP_".to_owned()),
+            "apps.limits" => Some("HERALD_APP_LIMITS_".to_owned()),
+            _ if path.starts_with("apps.") => None,
+            _ => Some(format!("HERALD_{}_", path.to_uppercase().replace('.', "_"))),
+        };
+        Self::Option {
+            name,
+            variable: variable.map(|prefix| prefix + &name.to_uppercase()),
+            about: sentence(about),
+            allowed: K::allowed(),
+            default: K::write(default),
+        }
+    }
+}
+
+fn sentence(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+/// `path.name`, or `name` at the top.
+#[must_use]
+pub fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of the file called `file` and of `environment`.
+    #[must_use]
+    pub const fn new(environment: &'a Environment, file: String) -> Self {
+        Self { environment, file, problems: Vec::new(), known: BTreeSet::new() }
+    }
+
+    /// An option: from the environment, else from the file, else its default.
+    pub fn option<K: Kind>(&mut self, place: &mut Place, name: &str, default: impl FnOnce() -> K::Value) -> K::Value {
+        let path = join(&place.path, name);
+        let mut value = None;
+        if let Some(written) = place.file.remove(name) {
+            value = K::read(&written);
+            if value.is_none() {
+                self.wrong::<K>(&path, self.origin(place), &written.to_string());
+            }
+        }
+        if let Some(prefix) = &place.environment {
+            let variable = prefix.clone() + &name.to_uppercase();
+            if let Some(found) = self.environment.get(&variable) {
+                match K::parse(&found.value) {
+                    Some(parsed) => value = Some(parsed),
+                    None => self.wrong::<K>(&path, found.origin.clone(), &format!("{:?}", found.value)),
+                }
+            }
+            self.known.insert(variable);
+        }
+        value.unwrap_or_else(default)
+    }
+
+    /// A section within `place`.
+    pub fn section<S: Section>(&mut self, place: &mut Place, name: &str) -> S {
+        let environment = place.environment.as_ref().map(|prefix| match (place.path.as_str(), name) {
+            ("", "server") => prefix.clone(),
+            _ => format!("{prefix}{}_", name.to_uppercase()),
+        });
+        let path = join(&place.path, name);
+        let file = match place.file.remove(name) {
+            None => Table::new(),
+            Some(Value::Table(file)) => file,
+            Some(_) => {
+                self.problem(&path, self.origin(place), format!("it must be a section, [{path}]"));
+                Table::new()
+            }
+        };
+        S::read(Place { path, file, environment, which: place.which.clone() }, self)
+    }
+
+    /// A list of sections within `place`, all from the file.
+    pub fn list<S: Section>(&mut self, place: &mut Place, name: &str) -> Vec<S> {
+        let path = join(&place.path, name);
+        let Some(value) = place.file.remove(name) else { return Vec::new() };
+        let Value::Array(entries) = value else {
+            self.problem(&path, self.origin(place), format!("it must be a list of sections, [[{path}]]"));
+            return Vec::new();
+        };
+        let mut sections = Vec::with_capacity(entries.len());
+        for (position, entry) in (1..).zip(entries) {
+            let Value::Table(file) = entry else {
+                self.problem(&path, self.origin(place), format!("entry {position} must be a section, [[{path}]]"));
+                continue;
+            };
+            let id = file.get("id").and_then(Value::as_str).map(|id| format!("{id:?}"));
+            let which = format!("{}, {} {}", place.which, name, id.unwrap_or_else(|| position.to_string()));
+            sections.push(S::read(Place { path: path.clone(), file, environment: None, which }, self));
+        }
+        sections
+    }
+
+    /// Refuses what no option has taken.
+    pub fn finish(&mut self, place: &Place, names: &[&str]) {
+        for unknown in place.file.keys() {
+            let nearest = nearest(unknown, names.iter().copied());
+            let hint = nearest
+                .map_or_else(|| format!("known are {}", names.join(", ")), |name| format!("did you mean {name}?"));
+            self.problem(&join(&place.path, unknown), self.origin(place), format!("there is no such option; {hint}"));
+        }
+    }
+
+    /// Notes a problem.
+    pub fn problem(&mut self, option: &str, origin: String, message: String) {
+        self.problems.push(Problem { option: option.to_owned(), origin, message });
+    }
+
+    fn wrong<K: Kind>(&mut self, path: &str, origin: String, written: &str) {
+        let allowed = K::allowed();
+        let message = if K::SECRET {
+            format!("the value is not allowed; it must be {allowed}")
+        } else {
+            let shown: String = written.trim().chars().take(100).collect();
+            format!("{shown} is not allowed; it must be {allowed}")
+        };
+        self.problem(path, origin, message);
+    }
+
+    fn origin(&self, place: &Place) -> String {
+        format!("{}{}", self.file, place.which)
+    }
+}
+
+/// The known name that was most likely meant.
+#[must_use]
+pub fn nearest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let distance = |candidate: &str| strsim::damerau_levenshtein(&name.to_lowercase(), &candidate.to_lowercase());
+    let close = known.map(|candidate| (distance(candidate), candidate)).min()?;
+    (close.0 <= 1 + name.len() / 4).then_some(close.1)
+}

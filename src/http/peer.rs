@@ -1,0 +1,123 @@
+//! Who is at the other end of a request: its address and whether its way here is encrypted.
+//!
+//! A proxy's word (`X-Forwarded-For`, `X-Forwarded-Proto`) counts only if the proxy is a configured one.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use axum::http::{HeaderMap, HeaderName};
+use ipnet::IpNet;
+use parking_lot::Mutex;
+
+/// How long attempts to connect are counted together.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Addresses that are counted at once; beyond that, new ones are let in uncounted until the minute is over.
+const MAX_ADDRESSES: usize = 100_000;
+
+/// One end of an accepted connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its address.
+    pub address: IpAddr,
+    /// Whether what it sends is encrypted on its way.
+    pub encrypted: bool,
+}
+
+impl Peer {
+    /// Whoever connects over a unix socket is on this machine.
+    pub const LOCAL: Self = Self { address: IpAddr::V4(Ipv4Addr::LOCALHOST), encrypted: false };
+
+    /// The client itself, if this peer is a trusted proxy that names it.
+    #[must_use]
+    pub fn behind_proxies(self, headers: &HeaderMap, trusted: &[IpNet]) -> Self {
+        let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
+        if !is_trusted(self.address) {
+            return self;
+        }
+        let last = |name: &'static str| {
+            let values = headers.get_all(HeaderName::from_static(name)).iter().filter_map(|value| value.to_str().ok());
+            values.flat_map(|value| value.split(',')).map(|part| part.trim().to_owned()).collect::<Vec<_>>()
+        };
+        // Each proxy adds the address it saw at the end; the first from there that is no proxy of ours is the client.
+        let named = last("x-forwarded-for");
+        let known = named.iter().rev().map_while(|part| part.parse::<IpAddr>().ok());
+        let mut address = self.address;
+        for candidate in known {
+            address = candidate.to_canonical();
+            if !is_trusted(address) {
+                break;
+            }
+        }
+        let encrypted = match last("x-forwarded-proto").last().map(String::as_str) {
+            Some("https" | "wss") => true,
+            Some(_) => false,
+            None => self.encrypted,
+        };
+        Self { address, encrypted }
+    }
+}
+
+/// Counts attempts to connect by address, minute by minute.
+#[derive(Debug)]
+pub struct Attempts {
+    limit: Option<usize>,
+    counted: Mutex<(Instant, HashMap<IpAddr, usize>)>,
+}
+
+impl Attempts {
+    /// So many attempts are allowed a minute.
+    #[must_use]
+    pub fn new(limit: Option<usize>) -> Self {
+        Self { limit, counted: Mutex::new((Instant::now(), HashMap::new())) }
+    }
+
+    /// Counts one; false if it is one too many.
+    #[must_use]
+    pub fn admit(&self, address: IpAddr) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let mut counted = self.counted.lock();
+        if counted.0.elapsed() >= MINUTE {
+            *counted = (Instant::now(), HashMap::new());
+        }
+        if counted.1.len() >= MAX_ADDRESSES && !counted.1.contains_key(&address) {
+            return true;
+        }
+        let attempts = counted.1.entry(address).or_default();
+        *attempts += 1;
+        *attempts <= limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "127.0.0.1/32".parse().unwrap()];
+        let peer = |address: &str| Peer { address: address.parse().unwrap(), encrypted: false };
+        for (from, forwarded_for, proto, expected) in [
+            ("10.0.0.1", "203.0.113.9", "https", ("203.0.113.9", true)),
+            ("10.0.0.1", "1.2.3.4, 203.0.113.9, 10.9.9.9", "http", ("203.0.113.9", false)),
+            ("10.0.0.1", "evil, 10.1.1.1", "https", ("10.1.1.1", true)),
+            ("192.0.2.1", "203.0.113.9", "https", ("192.0.2.1", false)),
+            ("::ffff:10.0.0.1", "2001:db8::1", "wss", ("2001:db8::1", true)),
+            ("10.0.0.1", "", "", ("10.0.0.1", false)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", forwarded_for.parse().unwrap());
+            headers.insert("x-forwarded-proto", proto.parse().unwrap());
+            let client = peer(from).behind_proxies(&headers, &trusted);
+            assert_eq!((client.address.to_string().as_str(), client.encrypted), expected, "{from} {forwarded_for}");
+        }
+    }
+
+    #[test]
+    fn attempts_are_counted_by_address() {
+        let attempts = Attempts::new(Some(2));
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        assert_eq!([one, one, one, other].map(|address| attempts.admit(address)), [true, true, false, true]);
+        assert!(Attempts::new(None).admit(one));
+    }
+}

@@ -1,0 +1,224 @@
+//! Accepting: TCP, TLS or a unix socket; each stream is served HTTP/1.1 or 2 until it ends or becomes a WebSocket.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service as _;
+
+use crate::config::{Config, Listen};
+use crate::connection::transport::Transport;
+use crate::http::peer::Peer;
+use crate::tls::Tls;
+
+/// How long a backend may keep a connection open between two requests.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How often a silent HTTP/2 peer is asked whether it is still there, and how long it may take to answer.
+const HTTP2_PING: Duration = Duration::from_secs(30);
+/// Requests of one HTTP/2 connection at once.
+const HTTP2_STREAMS: u32 = 100;
+/// Pause after a failure to accept, and how many failures are told as one.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+const FAILURES_PER_LINE: u32 = 100;
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Listener {
+    socket: Socket,
+    tls: Option<Arc<Tls>>,
+}
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener, PathBuf),
+}
+
+/// How the streams of a listener are served.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// Who answers.
+    pub router: Router,
+    /// How long a peer may take until its first request is there.
+    pub handshake_timeout: Duration,
+    /// After how long without an answer the kernel gives a peer up.
+    pub peer_timeout: Duration,
+    /// Cancelled when no more are accepted; requests under way are finished.
+    pub stop: CancellationToken,
+    /// The streams' tasks.
+    pub tasks: TaskTracker,
+}
+
+impl Listener {
+    /// Binds the main listener.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub async fn bind(config: &Config, tls: Option<Arc<Tls>>) -> anyhow::Result<Self> {
+        let socket = match &config.server.listen {
+            Listen::Tcp(address) => Socket::Tcp(bind_tcp(*address, "server.listen")?),
+            Listen::Unix(path) => Socket::Unix(bind_unix(path).await?, path.clone()),
+        };
+        Ok(Self { socket, tls })
+    }
+
+    /// Binds a plain listener for `option`.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub fn bind_plain(address: SocketAddr, option: &str) -> anyhow::Result<Self> {
+        Ok(Self { socket: Socket::Tcp(bind_tcp(address, option)?), tls: None })
+    }
+
+    /// What it listens on, as a client would write it.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn url(&self) -> io::Result<String> {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => {
+                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{}", listener.local_addr()?)
+            }
+            Socket::Unix(_, path) => format!("unix:{}", path.display()),
+        })
+    }
+
+    /// Accepts and serves until it is stopped.
+    pub async fn serve(self, serving: Serving) {
+        let mut failures = 0_u32;
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = serving.stop.cancelled() => break,
+            };
+            match accepted {
+                Ok((transport, peer)) => {
+                    failures = 0;
+                    let (tls, one) = (self.tls.clone(), serving.clone());
+                    serving.tasks.spawn(async move {
+                        if let Err(error) = serve(transport, peer, tls, one).await {
+                            tracing::debug!(client = %peer.address, error = format!("{error:#}"), "connection ended");
+                        }
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door.
+                    if failures.is_multiple_of(FAILURES_PER_LINE) {
+                        tracing::error!(%error, "cannot accept connections");
+                    }
+                    failures = failures.wrapping_add(1);
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        if let Socket::Unix(_, path) = &self.socket {
+            // A file that somebody has removed already needs no removal.
+            _ = std::fs::remove_file(path);
+        }
+    }
+
+    async fn accept(&self) -> io::Result<(Transport, Peer)> {
+        match &self.socket {
+            Socket::Tcp(listener) => {
+                let (stream, address) = listener.accept().await?;
+                Ok((
+                    Transport::Tcp(stream),
+                    Peer { address: address.ip().to_canonical(), encrypted: self.tls.is_some() },
+                ))
+            }
+            Socket::Unix(listener, _) => Ok((Transport::Unix(listener.accept().await?.0), Peer::LOCAL)),
+        }
+    }
+}
+
+fn bind_tcp(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+    let problem = || format!("{option}: cannot listen on {address}");
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+        .with_context(problem)?;
+    let bind = || {
+        socket.set_reuse_address(true)?; // a restart need not wait for the connections of before to be forgotten
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(4096)
+    };
+    bind().with_context(problem)?;
+    TcpListener::from_std(socket.into()).with_context(problem)
+}
+
+async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
+    if path.exists() && tokio::net::UnixStream::connect(path).await.is_err() {
+        std::fs::remove_file(path).with_context(|| format!("server.listen: {} is in the way", path.display()))?;
+    }
+    UnixListener::bind(path).with_context(|| format!("server.listen: cannot listen on unix:{}", path.display()))
+}
+
+async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Serving) -> anyhow::Result<()> {
+    let transport = match (transport, tls) {
+        (Transport::Tcp(stream), tls) => {
+            prepare(&stream, serving.peer_timeout)?;
+            match tls {
+                None => Transport::Tcp(stream),
+                Some(tls) => {
+                    let handshake = tls.acceptor().accept(stream);
+                    let stream = tokio::time::timeout(serving.handshake_timeout, handshake).await;
+                    Transport::Tls(Box::new(stream.context("the TLS handshake took too long")?.context("TLS")?))
+                }
+            }
+        }
+        (other, _) => other,
+    };
+    serve_http(transport, peer, serving).await
+}
+
+/// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
+async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> anyhow::Result<()> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
+    let asked = Arc::new(AtomicBool::new(false));
+    let (router, has_asked) = (serving.router, Arc::clone(&asked));
+    let service = service_fn(move |mut request: hyper::Request<Incoming>| {
+        has_asked.store(true, Ordering::Relaxed);
+        request.extensions_mut().insert(peer);
+        router.clone().call(request)
+    });
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(transport), service);
+    tokio::pin!(connection);
+    let first_request = tokio::time::sleep(serving.handshake_timeout);
+    tokio::pin!(first_request);
+    let (mut watched, mut stopping) = (true, false);
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => return ended.map_err(|error| anyhow::anyhow!("HTTP: {error}")),
+            () = first_request.as_mut(), if watched => {
+                watched = false;
+                anyhow::ensure!(asked.load(Ordering::Relaxed), "no request came in time");
+            }
+            () = serving.stop.cancelled(), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+        }
+    }
+}
+
+/// A vanished peer is noticed by the kernel too, with data in flight or without.
+fn prepare(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(timeout))?;
+    socket.set_tcp_user_timeout(Some(timeout))
+}

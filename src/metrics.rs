@@ -1,0 +1,183 @@
+//! Every metric of Herald: its name, unit and help text, in one place.
+//!
+//! Counters are counted where something happens. Gauges are never counted up and down: they are read from the registry of live things
+//! when somebody asks ([`render`]). docs/metrics.md is written from the declarations here.
+
+use std::sync::LazyLock;
+
+use metrics::{Counter, Histogram, SharedString};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::server::Parts;
+
+/// Declares metrics; a counter with labels becomes a function of their values.
+macro_rules! metrics {
+    (
+        counters: $($(#[doc = $doc:literal])+ $counter:ident = $name:literal;)+
+        labelled: $($(#[doc = $l_doc:literal])+ $function:ident($($label:ident),+) = $l_name:literal;)+
+        histograms: $($(#[doc = $h_doc:literal])+ $histogram:ident = $h_name:literal;)+
+        gauges: $($(#[doc = $g_doc:literal])+ $gauge:ident = $g_name:literal;)+
+    ) => {
+        $($(#[doc = $doc])+ pub static $counter: LazyLock<Counter> = LazyLock::new(|| ::metrics::counter!($name));)+
+        $($(#[doc = $l_doc])+ pub fn $function($($label: impl Into<SharedString>),+) {
+            ::metrics::counter!($l_name, $(stringify!($label) => $label.into()),+).increment(1);
+        })+
+        $($(#[doc = $h_doc])+ pub static $histogram: LazyLock<Histogram> = LazyLock::new(|| ::metrics::histogram!($h_name));)+
+        $($(#[doc = $g_doc])+ const $gauge: &str = $g_name;)+
+
+        /// Name, kind, labels and help text of every metric.
+        const ALL: &[(&str, &str, &str, &[&str])] = &[
+            $(($name, "counter", "", &[$($doc),+]),)+
+            $(($l_name, "counter", concat!($(stringify!($label), " "),+), &[$($l_doc),+]),)+
+            $(($h_name, "histogram", "", &[$($h_doc),+]),)+
+            $(($g_name, "gauge", "", &[$($g_doc),+]),)+
+        ];
+    };
+}
+
+metrics! {
+    counters:
+    /// Messages that clients sent.
+    MESSAGES_RECEIVED = "herald_messages_received_total";
+    /// Bytes that clients sent over their WebSockets.
+    BYTES_RECEIVED = "herald_received_bytes_total";
+    /// Messages written to clients' sockets.
+    MESSAGES_SENT = "herald_messages_sent_total";
+    /// Bytes written to clients' sockets.
+    BYTES_SENT = "herald_sent_bytes_total";
+    /// Events handed to a subscriber's queue: one event to a hundred subscribers counts a hundred.
+    DELIVERIES = "herald_deliveries_total";
+    /// Messages thrown away unwritten because their reader was too slow or gone.
+    QUEUE_DROPPED = "herald_queue_dropped_messages_total";
+    /// Messages of clients that were no valid ones.
+    INVALID_MESSAGES = "herald_invalid_messages_total";
+    /// Events for webhooks thrown away because the queue of their receiver was full or their time was over.
+    WEBHOOK_EVENTS_DROPPED = "herald_webhook_events_dropped_total";
+    labelled:
+    /// Connections accepted, by the client library that they say they are.
+    connection_accepted(client) = "herald_connections_accepted_total";
+    /// Connections refused, by reason.
+    connection_refused(reason) = "herald_connections_refused_total";
+    /// Connections ended, by reason.
+    connection_closed(reason) = "herald_connections_closed_total";
+    /// Events published, by where they came from: http or client.
+    event_published(source) = "herald_events_published_total";
+    /// Failed authentications, by what they were for (request, channel, user) and reason.
+    auth_failed(what, reason) = "herald_auth_failures_total";
+    /// Requests to webhook receivers, by result: delivered, retried, given_up.
+    webhook_sent(result) = "herald_webhooks_total";
+    /// HTTP requests, by route and status.
+    http_request(route, status) = "herald_http_requests_total";
+    histograms:
+    /// Seconds from the publisher's request to the write to the subscriber's socket; one subscriber in sixteen is measured.
+    PUBLISH_TO_SOCKET = "herald_publish_to_socket_seconds";
+    gauges:
+    /// Open connections.
+    CONNECTIONS = "herald_connections";
+    /// Open connections, by app.
+    APP_CONNECTIONS = "herald_app_connections";
+    /// Subscriptions, by app.
+    SUBSCRIPTIONS = "herald_subscriptions";
+    /// Occupied channels, by app and kind.
+    CHANNELS = "herald_channels";
+    /// Signed-in users, by app.
+    USERS = "herald_users";
+    /// Messages that wait to be written, of all connections.
+    QUEUED_MESSAGES = "herald_queued_messages";
+    /// Bytes that wait to be written, of all connections.
+    QUEUED_BYTES = "herald_queued_bytes";
+    /// Messages that wait in the longest queue of one connection.
+    LONGEST_QUEUE = "herald_longest_queue_messages";
+    /// Events for webhooks that wait to be delivered.
+    WEBHOOK_QUEUE = "herald_webhook_queue_events";
+    /// 1 when ready, 0 while starting and while shutting down.
+    READY = "herald_ready";
+}
+
+/// From 50 µs, a loopback write, to 10 s, after which a reader is cut.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Makes this process count. Until then, and in tests of single parts, nothing is counted.
+///
+/// # Errors
+/// When another recorder was installed before.
+pub fn install() -> anyhow::Result<PrometheusHandle> {
+    let recorder = build()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|error| anyhow::anyhow!("metrics: {error}"))?;
+    for (name, kind, _, help) in ALL {
+        let help = sentence(help);
+        match *kind {
+            "counter" => metrics::describe_counter!(*name, help),
+            "histogram" => metrics::describe_histogram!(*name, help),
+            _ => metrics::describe_gauge!(*name, help),
+        }
+    }
+    Ok(handle)
+}
+
+fn build() -> Result<metrics_exporter_prometheus::PrometheusRecorder, BuildError> {
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)?
+        .build_recorder())
+}
+
+/// The page for Prometheus: what was counted, and what is here right now.
+#[must_use]
+pub fn render(handle: &PrometheusHandle, parts: &Parts) -> String {
+    let (mut messages, mut bytes, mut longest) = (0, 0, 0);
+    for client in parts.hub.clients() {
+        let (waiting, size) = client.queue.depth();
+        messages += waiting;
+        bytes += size;
+        longest = longest.max(waiting);
+    }
+    set(CONNECTIONS, parts.hub.total_connections());
+    set(QUEUED_MESSAGES, messages);
+    set(QUEUED_BYTES, bytes);
+    set(LONGEST_QUEUE, longest);
+    set(WEBHOOK_QUEUE, parts.webhooks.waiting());
+    set(READY, usize::from(parts.is_ready()));
+    for app in parts.apps.iter() {
+        let census = parts.hub.census(app);
+        let id = || app.id().to_owned();
+        metrics::gauge!(APP_CONNECTIONS, "app" => id()).set(parts.hub.connections(app) as f64);
+        metrics::gauge!(SUBSCRIPTIONS, "app" => id()).set(census.subscriptions as f64);
+        metrics::gauge!(USERS, "app" => id()).set(parts.hub.users(app).count() as f64);
+        for (kind, channels) in census.channels {
+            metrics::gauge!(CHANNELS, "app" => id(), "kind" => kind.label()).set(channels as f64);
+        }
+    }
+    handle.render()
+}
+
+fn set(gauge: &'static str, value: usize) {
+    metrics::gauge!(gauge).set(value as f64);
+}
+
+fn sentence(lines: &[&str]) -> String {
+    lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_every_metric() {
+        let mut text = "# What can be watched?\n\nPrometheus scrapes `/metrics` on the listener of `metrics.listen` (127.0.0.1:9601). \
+                        Gauges are read from what is alive when\nsomebody asks; nothing is counted up and down.\n\n\
+                        | metric | kind | labels | meaning |\n|---|---|---|---|\n"
+            .to_owned();
+        for (name, kind, labels, help) in ALL {
+            let labels = match *name {
+                "herald_app_connections" | "herald_subscriptions" | "herald_users" => "app",
+                "herald_channels" => "app kind",
+                _ => labels.trim(),
+            };
+            text.push_str(&format!("| `{name}` | {kind} | {labels} | {} |\n", sentence(help)));
+        }
+        crate::config::document::is_up_to_date("docs/metrics.md", &text);
+    }
+}

@@ -1,0 +1,218 @@
+//! Webhooks going out (section 5): what happened on channels becomes signed requests to the app's receivers.
+//!
+//! The hub reports under a channel's lock, so what is reported of a channel comes in its true order: [`AppWebhooks::entered`] and
+//! [`AppWebhooks::left`]. Departures are held back here for [`GRACE`] and cancelled by a return; what remains goes to every
+//! [`receiver::Receiver`] that wants it. Always: reporting never waits, so no receiver slows a socket; per channel `occupied` and
+//! `vacated` alternate, and so do `member_added` and `member_removed` of a user.
+
+pub mod receiver;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use herald_protocol::webhook::{WebhookEvent, WebhookKind};
+use herald_protocol::{ChannelKind, ChannelName, UserId};
+use parking_lot::Mutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::{App, Apps};
+use crate::due::DueList;
+use crate::hub::channel::Change;
+use receiver::Receiver;
+
+/// How long a departure is held back, so that a page's reload goes unnoticed.
+const GRACE: Duration = Duration::from_secs(3);
+/// A channel's empty cache is told once within this time.
+const CACHE_MISS_PAUSE: Duration = Duration::from_secs(10);
+/// How long, at the end, receivers are still tried.
+const LAST_DELIVERIES: Duration = Duration::from_secs(5);
+
+/// The webhooks of all apps.
+#[derive(Debug)]
+pub struct Webhooks {
+    apps: HashMap<String, Arc<AppWebhooks>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// The webhooks of one app.
+#[derive(Debug)]
+pub struct AppWebhooks {
+    receivers: Vec<Arc<Receiver>>,
+    transitions: Mutex<Transitions>,
+    due: DueList<Due>,
+}
+
+#[derive(Debug, Default)]
+struct Transitions {
+    /// Departures that are held back, each with the number that its due entry must still have.
+    departures: HashMap<Subject, u64>,
+    /// Channels whose empty cache was told lately.
+    cache_misses: HashSet<ChannelName>,
+    numbers: u64,
+}
+
+/// Who has departed: the last subscriber of a channel, or a member.
+type Subject = (ChannelName, Option<UserId>);
+
+#[derive(Debug)]
+enum Due {
+    Departure(Subject, u64),
+    CacheMiss(ChannelName),
+}
+
+impl Webhooks {
+    /// The webhooks of these apps, delivered by tasks that run until [`Webhooks::finish`].
+    #[must_use]
+    pub fn start(apps: &Apps, client: &reqwest::Client) -> Self {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let mut started = HashMap::new();
+        for app in apps.iter().filter(|app| !app.options.webhooks.is_empty()) {
+            let receivers =
+                app.options.webhooks.iter().filter_map(|options| Receiver::new(app, options, client.clone()));
+            let webhooks = Arc::new(AppWebhooks {
+                receivers: receivers.map(Arc::new).collect(),
+                transitions: Mutex::default(),
+                due: DueList::default(),
+            });
+            for receiver in &webhooks.receivers {
+                receiver.start(&tasks, &stop);
+            }
+            let (timed, stopped) = (Arc::clone(&webhooks), stop.clone());
+            tasks.spawn(async move {
+                while let Some(due) = stopped.run_until_cancelled(timed.due.next()).await {
+                    timed.settle(due);
+                }
+            });
+            started.insert(app.id().to_owned(), webhooks);
+        }
+        Self { apps: started, tasks, stop }
+    }
+
+    /// Those of an app, if it has any.
+    #[must_use]
+    pub fn of(&self, app: &App) -> Option<Arc<AppWebhooks>> {
+        self.apps.get(app.id()).cloned()
+    }
+
+    /// Events that wait for their delivery.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.receivers().map(|receiver| receiver.waiting()).sum()
+    }
+
+    /// Says what was held back, tries to deliver all of it for a while, and ends the tasks. What is left then is counted and logged.
+    pub async fn finish(&self) {
+        for webhooks in self.apps.values() {
+            webhooks.due.take_all().into_iter().for_each(|due| webhooks.settle(due));
+        }
+        let all_delivered = async {
+            for receiver in self.receivers() {
+                receiver.empty().await;
+            }
+        };
+        if timeout(LAST_DELIVERIES, all_delivered).await.is_err() {
+            self.receivers().for_each(|receiver| receiver.give_up_all());
+        }
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    fn receivers(&self) -> impl Iterator<Item = &Arc<Receiver>> {
+        self.apps.values().flat_map(|webhooks| &webhooks.receivers)
+    }
+}
+
+impl AppWebhooks {
+    /// A subscriber has entered `channel`; call this under the channel's lock.
+    pub fn entered(&self, channel: &ChannelName, change: &Change) {
+        if channel.kind() == ChannelKind::ServerToUser {
+            return;
+        }
+        let mut transitions = self.transitions.lock();
+        if change.occupancy && !transitions.has_returned(channel, None) {
+            self.deliver(&WebhookEvent::ChannelOccupied { channel: channel.clone() });
+        }
+        if let Some(user) = &change.member
+            && !transitions.has_returned(channel, Some(user))
+        {
+            self.deliver(&WebhookEvent::MemberAdded { channel: channel.clone(), user_id: user.clone() });
+        }
+        if change.cache_miss && transitions.cache_misses.insert(channel.clone()) {
+            self.due.add(Instant::now() + CACHE_MISS_PAUSE, Due::CacheMiss(channel.clone()));
+            self.deliver(&WebhookEvent::CacheMiss { channel: channel.clone() });
+        }
+    }
+
+    /// A subscriber has left `channel`; call this under the channel's lock.
+    pub fn left(&self, channel: &ChannelName, change: &Change) {
+        if channel.kind() == ChannelKind::ServerToUser {
+            return;
+        }
+        let mut transitions = self.transitions.lock();
+        let member = change.member.clone().map(Some);
+        let vacated = change.occupancy.then_some(None);
+        for user in member.into_iter().chain(vacated) {
+            let subject = (channel.clone(), user);
+            let number = transitions.depart(subject.clone());
+            self.due.add(Instant::now() + GRACE, Due::Departure(subject, number));
+        }
+    }
+
+    /// Whether a receiver wants events of this kind.
+    #[must_use]
+    pub fn want(&self, kind: WebhookKind) -> bool {
+        self.receivers.iter().any(|receiver| receiver.wants_kind(kind))
+    }
+
+    /// Hands an event to the receivers that want it; never waits.
+    pub fn deliver(&self, event: &WebhookEvent) {
+        let mut json = None;
+        for receiver in self.receivers.iter().filter(|receiver| receiver.wants(event)) {
+            let json: &Arc<str> = json.get_or_insert_with(|| event.json().into());
+            receiver.offer(event.channel(), Arc::clone(json), now_ms());
+        }
+    }
+
+    fn settle(&self, due: Due) {
+        let mut transitions = self.transitions.lock();
+        match due {
+            Due::CacheMiss(channel) => {
+                transitions.cache_misses.remove(&channel);
+            }
+            Due::Departure(subject, number) => {
+                if transitions.departures.get(&subject) != Some(&number) {
+                    return;
+                }
+                transitions.departures.remove(&subject);
+                // Still under the lock: a return from now on finds nothing to cancel, and its event comes after this one.
+                self.deliver(&match subject {
+                    (channel, None) => WebhookEvent::ChannelVacated { channel },
+                    (channel, Some(user_id)) => WebhookEvent::MemberRemoved { channel, user_id },
+                });
+            }
+        }
+    }
+}
+
+impl Transitions {
+    fn depart(&mut self, subject: Subject) -> u64 {
+        self.numbers += 1;
+        self.departures.insert(subject, self.numbers);
+        self.numbers
+    }
+
+    /// Cancels a departure that is held back; false if there is none.
+    fn has_returned(&mut self, channel: &ChannelName, user: Option<&UserId>) -> bool {
+        self.departures.remove(&(channel.clone(), user.cloned())).is_some()
+    }
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,284 @@
+//! One receiver of webhooks: what it wants, what waits for it, and how it is tried.
+//!
+//! A channel's events always take the same of [`LANES`] lanes, and a lane has one request under way: so events stay in order per
+//! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use herald_protocol::webhook::{self, WebhookEvent, WebhookKind};
+use herald_protocol::{ChannelName, Secret};
+use parking_lot::Mutex;
+use rand::RngExt as _;
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{StatusCode, Url};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::App;
+use crate::config::WebhookOptions;
+use crate::metrics;
+
+/// Requests under way at once.
+const LANES: usize = 4;
+/// Events of one request, and how long they are collected.
+const BATCH_EVENTS: usize = 50;
+const COLLECT: Duration = Duration::from_millis(50);
+/// Events that may wait for one receiver.
+const MAX_WAITING: usize = 100_000;
+/// How long an event is tried; the last attempt may begin just before.
+const TRY_FOR: Duration = Duration::from_secs(5 * 60);
+/// The first pause after a failure, doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Receiver {
+    options: WebhookOptions,
+    url: Url,
+    key: String,
+    secret: Secret,
+    headers: HeaderMap,
+    client: reqwest::Client,
+    lanes: [Lane; LANES],
+    waiting: AtomicUsize,
+    dropping: AtomicUsize,
+    emptied: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    events: Mutex<VecDeque<Waiting>>,
+    added: Notify,
+}
+
+#[derive(Clone, Debug)]
+struct Waiting {
+    json: Arc<str>,
+    time_ms: u64,
+    give_up_at: Instant,
+}
+
+/// How an attempt ended.
+enum Attempt {
+    Delivered,
+    Failed { why: String, retry_after: Option<Duration> },
+}
+
+impl Receiver {
+    /// A receiver of an app's webhooks; `None` if it has no address.
+    #[must_use]
+    pub fn new(app: &App, options: &WebhookOptions, client: reqwest::Client) -> Option<Self> {
+        let header = |(name, value): (&String, &String)| {
+            Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
+        };
+        Some(Self {
+            url: options.url.clone()?,
+            key: app.options.key.clone(),
+            secret: app.options.secret.clone(),
+            headers: options.headers.iter().filter_map(header).collect(),
+            options: options.clone(),
+            client,
+            lanes: Default::default(),
+            waiting: AtomicUsize::new(0),
+            dropping: AtomicUsize::new(0),
+            emptied: Notify::new(),
+        })
+    }
+
+    /// Starts its lanes, which end when `stop` is cancelled.
+    pub fn start(self: &Arc<Self>, tasks: &TaskTracker, stop: &CancellationToken) {
+        for lane in 0..LANES {
+            let (receiver, stop) = (Arc::clone(self), stop.clone());
+            tasks.spawn(async move { stop.run_until_cancelled(receiver.run(&receiver.lanes[lane])).await });
+        }
+    }
+
+    /// Whether it wants events of this kind at all.
+    #[must_use]
+    pub fn wants_kind(&self, kind: WebhookKind) -> bool {
+        self.options.events.contains(&kind)
+    }
+
+    /// Whether it wants this event.
+    #[must_use]
+    pub fn wants(&self, event: &WebhookEvent) -> bool {
+        let channel = event.channel().as_str();
+        self.wants_kind(event.kind())
+            && channel.starts_with(&self.options.channel_prefix)
+            && channel.ends_with(&self.options.channel_suffix)
+    }
+
+    /// Queues an event; never waits. A full queue drops it, counted and logged.
+    pub fn offer(&self, channel: &ChannelName, json: Arc<str>, time_ms: u64) {
+        let room = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
+            (waiting < MAX_WAITING).then_some(waiting + 1)
+        });
+        if room.is_err() {
+            metrics::WEBHOOK_EVENTS_DROPPED.increment(1);
+            // One line when it begins, and one for each further thousand: a flood of events must not become a flood of lines.
+            if self.dropping.fetch_add(1, Ordering::Relaxed).is_multiple_of(1_000) {
+                tracing::error!(receiver = %self.name(), "webhook events are dropped: {MAX_WAITING} wait already");
+            }
+            return;
+        }
+        self.dropping.store(0, Ordering::Relaxed);
+        let mut hasher = DefaultHasher::new();
+        channel.hash(&mut hasher);
+        let lane = &self.lanes[(hasher.finish() % LANES as u64) as usize];
+        lane.events.lock().push_back(Waiting { json, time_ms, give_up_at: Instant::now() + TRY_FOR });
+        lane.added.notify_one();
+    }
+
+    /// Events that wait, those under way included.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// Returns when nothing waits.
+    pub async fn empty(&self) {
+        loop {
+            let emptied = self.emptied.notified();
+            if self.waiting() == 0 {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    /// Counts what waits as lost.
+    pub fn give_up_all(&self) {
+        let lost = self.waiting.swap(0, Ordering::AcqRel);
+        if lost > 0 {
+            metrics::WEBHOOK_EVENTS_DROPPED.increment(lost as u64);
+            tracing::error!(receiver = %self.name(), events = lost, "webhook events are lost: the server ends and they could not be delivered");
+        }
+    }
+
+    /// Without a query, which may hold a token.
+    fn name(&self) -> String {
+        let mut url = self.url.clone();
+        url.set_query(None);
+        _ = url.set_password(None);
+        url.to_string()
+    }
+
+    async fn run(&self, lane: &Lane) {
+        loop {
+            let batch = self.next_batch(lane).await;
+            self.deliver(&batch).await;
+            self.done(batch.len());
+        }
+    }
+
+    async fn next_batch(&self, lane: &Lane) -> Vec<Waiting> {
+        loop {
+            let added = lane.added.notified();
+            if !lane.events.lock().is_empty() {
+                break;
+            }
+            added.await;
+        }
+        if !self.options.batch {
+            return lane.events.lock().pop_front().into_iter().collect();
+        }
+        let until = Instant::now() + COLLECT;
+        while lane.events.lock().len() < BATCH_EVENTS {
+            let added = lane.added.notified();
+            tokio::select! {
+                () = added => {}
+                () = tokio::time::sleep_until(until) => break,
+            }
+        }
+        let mut events = lane.events.lock();
+        let count = events.len().min(BATCH_EVENTS);
+        events.drain(..count).collect()
+    }
+
+    /// Tries until it is delivered or its time is over.
+    async fn deliver(&self, batch: &[Waiting]) {
+        let Some(first) = batch.first() else { return };
+        let jsons: Vec<&str> = batch.iter().map(|event| &*event.json).collect();
+        let body = webhook::body(first.time_ms, &jsons);
+        let signature = self.secret.sign(body.as_bytes());
+        let delivery = format!("{:032x}", rand::rng().random::<u128>());
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1_u32.. {
+            let (why, retry_after) = match self.attempt(&body, &signature, &delivery).await {
+                Attempt::Delivered => return metrics::webhook_sent("delivered"),
+                Attempt::Failed { why, retry_after } => (why, retry_after),
+            };
+            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
+            let next = Instant::now() + retry_after.map_or(jittered, |asked| asked.max(jittered));
+            if next > first.give_up_at {
+                metrics::webhook_sent("given_up");
+                metrics::WEBHOOK_EVENTS_DROPPED.increment(batch.len() as u64);
+                tracing::error!(receiver = %self.name(), delivery, attempt, why, events = batch.len(), "webhook given up");
+                return;
+            }
+            metrics::webhook_sent("retried");
+            tracing::warn!(receiver = %self.name(), delivery, attempt, why, "webhook not delivered, it is tried again");
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    async fn attempt(&self, body: &str, signature: &str, delivery: &str) -> Attempt {
+        let request = self
+            .client
+            .post(self.url.clone())
+            .headers(self.headers.clone())
+            .header("content-type", "application/json")
+            .header("x-pusher-key", &self.key)
+            .header("x-pusher-signature", signature)
+            .header("x-herald-delivery", delivery)
+            .body(body.to_owned());
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => Attempt::Delivered,
+            Ok(answer) => {
+                let why = match answer.status() {
+                    StatusCode::GONE => {
+                        "it answered 410 Gone: remove it from the configuration if that is so".to_owned()
+                    }
+                    status => format!("it answered {status}"),
+                };
+                Attempt::Failed { why, retry_after: retry_after(answer.headers()) }
+            }
+            Err(error) => Attempt::Failed { why: cause(error), retry_after: None },
+        }
+    }
+
+    fn done(&self, events: usize) {
+        let before = self
+            .waiting
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| Some(waiting.saturating_sub(events)));
+        if before.is_ok_and(|before| before <= events) {
+            self.emptied.notify_waiters();
+        }
+    }
+}
+
+/// Seconds only: receivers that send a date are tried at the usual pace.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get("retry-after")?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// The innermost reason, without the URL.
+fn cause(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return "it did not answer in time".to_owned();
+    }
+    let error = error.without_url();
+    let mut innermost: &dyn std::error::Error = &error;
+    while let Some(source) = innermost.source() {
+        innermost = source;
+    }
+    innermost.to_string()
+}
