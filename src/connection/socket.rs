@@ -71,14 +71,14 @@ impl Socket {
         match self.codec.read(&mut stream) {
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(reason(&error))),
-            Ok(message) => {
-                if matches!(message, Message::Ping(_) | Message::Close(_)) {
-                    // The codec keeps its reply until it is used again, which may be never. It cannot fail: a close's reply ends with
-                    // an error that says no more than that the connection is closed.
-                    _ = self.codec.flush(&mut stream);
+            Ok(message @ (Message::Ping(_) | Message::Close(_))) => {
+                // The codec holds its reply back until it is called again, which may be never. Behind a close it says that it is done.
+                match self.codec.flush(&mut stream) {
+                    Ok(()) | Err(Error::ConnectionClosed) => Poll::Ready(Ok(message)),
+                    Err(error) => Poll::Ready(Err(reason(&error))),
                 }
-                Poll::Ready(Ok(message))
             }
+            Ok(message) => Poll::Ready(Ok(message)),
         }
     }
 
