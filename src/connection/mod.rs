@@ -196,8 +196,8 @@ fn goodbye(reason: &CloseReason) -> impl Iterator<Item = Frame> + use<> {
 
 async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) {
     match reason {
-        // What was begun is finished, the rest would only delay the goodbye.
-        CloseReason::SlowReader => {
+        // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
+        CloseReason::SlowReader | CloseReason::ClosedByClient => {
             socket.forget_waiting();
             client.queue.drain(&mut Default::default());
         }

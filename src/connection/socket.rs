@@ -71,6 +71,13 @@ impl Socket {
         match self.codec.read(&mut stream) {
             Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
             Err(error) => Poll::Ready(Err(reason(&error))),
+            Ok(message @ (Message::Ping(_) | Message::Close(_))) => {
+                // The codec holds its reply back until it is called again, which may be never. Behind a close it says that it is done.
+                match self.codec.flush(&mut stream) {
+                    Ok(()) | Err(Error::ConnectionClosed) => Poll::Ready(Ok(message)),
+                    Err(error) => Poll::Ready(Err(reason(&error))),
+                }
+            }
             Ok(message) => Poll::Ready(Ok(message)),
         }
     }
