@@ -97,7 +97,6 @@ impl Connection {
                     Err(reason) => return Poll::Ready(reason),
                 },
                 Poll::Ready(Err(reason)) => return Poll::Ready(reason),
-                Poll::Pending if self.socket.can_reply() => {} // what reading left to be answered goes out first
                 Poll::Pending => break,
             }
         }

@@ -106,12 +106,6 @@ impl Socket {
         }
     }
 
-    /// Whether a control reply waits and the transport takes it as far as is known.
-    #[must_use]
-    pub const fn can_reply(&self) -> bool {
-        !self.replies.is_empty() && self.blocked_since.is_none()
-    }
-
     /// Since when the transport takes nothing.
     #[must_use]
     pub const fn blocked_since(&self) -> Option<Instant> {
