@@ -34,12 +34,12 @@ fn row(scenario: &Scenario, readings: &[(f64, f64)]) -> Option<String> {
     let herald = Readings::of(readings.iter().map(|(_, herald)| *herald).collect())?;
     let ratio = Readings::of(readings.iter().map(|(floor, herald)| herald / floor).collect())?;
     let unit = scenario.unit();
-    let (bar, met) = match scenario.bar() {
-        Bar::TimesFloor(times) => (format!("≤ {times} ×"), ratio.median <= times),
-        Bar::Absolute(figure) => (format!("≤ {figure} {unit}"), herald.median <= figure),
+    let show = |Readings { median, least, most }, unit| format!("{median:.2} {unit} ({least:.2}–{most:.2})");
+    let (bar, ratio, met) = match scenario.bar() {
+        Bar::TimesFloor(times) => (format!("≤ {times} ×"), show(ratio, "×"), ratio.median <= times),
+        Bar::Absolute(figure) => (format!("≤ {figure} {unit}"), "–".to_owned(), herald.median <= figure),
     };
-    let [floor, herald, ratio] = [(floor, unit), (herald, unit), (ratio, "×")]
-        .map(|(Readings { median, least, most }, unit)| format!("{median:.2} {unit} ({least:.2}–{most:.2})"));
+    let (floor, herald) = (show(floor, unit), show(herald, unit));
     let met = if met { "met" } else { "missed" };
     Some(format!("| {scenario} | {floor} | {herald} | {ratio} | {bar} | {met} |"))
 }

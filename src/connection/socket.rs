@@ -154,7 +154,8 @@ impl Socket {
             }
             let written = {
                 let mut slices = [IoSlice::new(&[]); BATCH_FRAMES + 1];
-                let replies = std::iter::once(self.replies.as_slice()).filter(|_| !self.begun);
+                let replies = std::iter::once(self.replies.as_slice());
+                let replies = replies.filter(|replies| !self.begun && !replies.is_empty());
                 let waiting = replies.chain(self.writing.iter().map(|frame| &*frame.bytes));
                 let waiting = waiting.take(if self.begun { 1 } else { usize::MAX });
                 let filled = slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();

@@ -1,7 +1,7 @@
 //! `Idempotency-Key` (section 4.2): a request that is repeated gets the first answer and changes nothing again.
 //!
 //! [`once`] wraps whatever changes something; an app's [`Answers`] remember what was answered. Always: a key is running, answered or
-//! unknown; whoever runs holds a [`Turn`], and when that is dropped without an answer the key is unknown again, so that one of those who
+//! unknown; whoever runs holds a `Turn`, and when that is dropped without an answer the key is unknown again, so that one of those who
 //! wait gets the next turn. Keys and requests are remembered as digests, so they take the same memory whatever their size.
 
 use std::collections::{HashMap, VecDeque};

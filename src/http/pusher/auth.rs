@@ -92,7 +92,7 @@ impl Signed {
     /// A value of the path, percent-decoded.
     #[must_use]
     pub fn value(&self, name: &str) -> &str {
-        value(&self.values, name)
+        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
     }
 
     /// The body as text; an empty one counts as an empty object.
@@ -108,17 +108,13 @@ impl Signed {
     }
 }
 
-fn value<'a>(values: &'a RawPathParams, name: &str) -> &'a str {
-    values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
-}
-
 impl FromRequest<Arc<Parts>> for Signed {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, ApiError> {
         let (mut head, body) = request.into_parts();
         let found = match RawPathParams::from_request_parts(&mut head, parts).await {
-            Ok(values) => app(parts, &values).map(|app| (app, values)),
+            Ok(values) => app(parts, &values, head.uri.query().unwrap_or_default()).map(|app| (app, values)),
             Err(_) => Err(ApiError::Parameter("the path is not UTF-8".to_owned())),
         };
         let (app, values) = match found {
@@ -141,9 +137,16 @@ impl FromRequest<Arc<Parts>> for Signed {
     }
 }
 
-fn app(parts: &Parts, values: &RawPathParams) -> Result<Arc<App>, ApiError> {
-    let id = value(values, "app_id");
-    let app = parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?;
+/// The app of the path, or where the path names none, of the key.
+fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, ApiError> {
+    let app = match values.iter().find(|(name, _)| *name == "app_id") {
+        Some((_, id)) => parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?,
+        None => {
+            let key = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name.eq_ignore_ascii_case("auth_key"));
+            let (_, key) = key.ok_or(AuthError::MissingParameter("auth_key"))?;
+            parts.apps.by_key(&key).ok_or(AuthError::UnknownKey)?
+        }
+    };
     if app.options.enabled { Ok(app) } else { Err(ApiError::AppDisabled(app.id().to_owned())) }
 }
 
@@ -195,4 +198,69 @@ pub fn check(app: &App, method: &str, path: &str, query: &str, body: &[u8], now:
         return Err(AuthError::WrongBodyMd5);
     }
     Ok(Parameters::new(&parameters))
+}
+
+#[cfg(test)]
+mod tests {
+    use herald_protocol::Secret;
+
+    use super::*;
+    use crate::apps::Apps;
+    use crate::config::AppOptions;
+
+    const EXAMPLE: &str = "auth_key=278d425bdf160c739803&auth_timestamp=1353088179&auth_version=1.0&body_md5=ec365a775a4cd0599faeb73354201b6f&auth_signature=da454824c97ba181a32ccc17a72625ba02771f50b50e1e7430e47a1f3f457e6c";
+    const BODY: &[u8] = br#"{"name":"foo","channels":["project-3"],"data":"{\"some\":\"data\"}"}"#;
+    const NOW: u64 = 1_353_088_179;
+
+    fn app() -> Arc<App> {
+        let (key, secret) = ("278d425bdf160c739803".to_owned(), Secret::new("7ad3773142a6692b25b8"));
+        Apps::new(vec![AppOptions { id: "3".into(), key, secret, ..AppOptions::default() }]).by_id("3").unwrap()
+    }
+
+    fn example(query: &str, body: &[u8], now: u64) -> Result<(), AuthError> {
+        check(&app(), "POST", "/apps/3/events", query, body, now).map(drop)
+    }
+
+    #[test]
+    fn the_worked_example_is_valid_for_ten_minutes() {
+        for distance in [0, 599, 600] {
+            assert_eq!(example(EXAMPLE, BODY, NOW + distance), Ok(()), "{distance}");
+            assert_eq!(example(EXAMPLE, BODY, NOW - distance), Ok(()), "-{distance}");
+        }
+        for now in [NOW + 601, NOW - 601] {
+            assert_eq!(example(EXAMPLE, BODY, now), Err(AuthError::Expired { difference: 601, now }));
+        }
+    }
+
+    #[test]
+    fn names_in_any_order_and_case_are_the_same_request() {
+        let mut parameters: Vec<&str> = EXAMPLE.split('&').collect();
+        for _ in 0..parameters.len() {
+            parameters.rotate_left(1);
+            assert_eq!(example(&parameters.join("&"), BODY, NOW), Ok(()));
+        }
+        assert_eq!(example(&EXAMPLE.replace("auth_k", "Auth_%4B"), BODY, NOW), Ok(()));
+    }
+
+    #[test]
+    fn every_failure_has_a_name() {
+        for (query, body, label) in [
+            ("", BODY, "missing_parameter"),
+            (&*EXAMPLE.replace("body_md5", "x"), BODY, "missing_parameter"),
+            (&EXAMPLE.replace("1.0", "1"), BODY, "malformed_parameter"),
+            (&EXAMPLE.replace("=135", "=%2B135"), BODY, "malformed_parameter"),
+            (&EXAMPLE.replace("278", "279"), BODY, "unknown_key"),
+            (&EXAMPLE.replace("=135", "=136"), BODY, "expired"),
+            (&EXAMPLE.replace("=da45", "=DA45"), BODY, "wrong_signature"),
+            (&EXAMPLE.replace("7e6c", ""), BODY, "wrong_signature"),
+            (&format!("{EXAMPLE}&info="), BODY, "wrong_signature"),
+            (EXAMPLE, b"{}", "wrong_body_md5"),
+            (EXAMPLE, b"", "wrong_body_md5"),
+        ] {
+            assert_eq!(example(query, body, NOW).map_err(|error| error.label()), Err(label), "{query}");
+        }
+        let elsewhere = check(&app(), "GET", "/apps/3/events", EXAMPLE, BODY, NOW).map(drop);
+        let signed = EXAMPLE.split("&auth_signature").next().unwrap();
+        assert_eq!(elsewhere, Err(AuthError::WrongSignature { signed: format!("GET\n/apps/3/events\n{signed}") }));
+    }
 }

@@ -1,6 +1,6 @@
 //! The HTTP API for backends (section 4): every request is signed ([`auth`]), then asks or acts on the hub.
 //!
-//! [`routes`] is the contents page. A request that acts goes through [`acting`]: once begun it is finished, and its repetition under the
+//! [`routes`] is the contents page. A request that acts goes through `acting`: once begun it is finished, and its repetition under the
 //! same `Idempotency-Key` gets the same answer (`super::idempotency`).
 
 pub mod auth;
@@ -35,6 +35,8 @@ pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
         .route(&format!("{prefix}/apps/{{app_id}}/channels/{{channel}}/users"), get(channels::users))
         .route(&format!("{prefix}/apps/{{app_id}}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
         .route(&format!("{prefix}/apps/{{app_id}}/connections"), get(users::connections))
+        // The PyPI library (3.3.4) leaves the app out.
+        .route(&format!("{prefix}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
 }
 
 /// Refuses with `error`, but not before the body was read.

@@ -19,7 +19,8 @@ import pusher.errors
 
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = os.environ.get("HERALD_BINARY") or Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug" / "herald"
-APP = {"app_id": "app-id", "key": "app-key", "secret": "app-secret"}
+# The library takes app ids of digits only.
+APP = {"app_id": "7", "key": "app-key", "secret": "app-secret"}
 DEADLINE = 10
 
 
@@ -29,7 +30,8 @@ class Herald:
     def __init__(self):
         self.directory = tempfile.TemporaryDirectory(prefix="herald-")
         environment = {name: value for name, value in os.environ.items() if not re.match("(HERALD|PUSHER|SOKETI|REVERB)_", name)}
-        environment.update(HERALD_LISTEN="127.0.0.1:0", HERALD_METRICS_LISTEN="off", HERALD_DATA_DIR=self.directory.name)
+        environment.update(HERALD_LISTEN="127.0.0.1:0", HERALD_METRICS_LISTEN="off", HERALD_DATA_DIR=self.directory.name,
+                           HERALD_APP_ID=APP["app_id"], HERALD_APP_KEY=APP["key"], HERALD_APP_SECRET=APP["secret"])
         self.process = subprocess.Popen([BINARY], cwd=self.directory.name, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         timer = threading.Timer(DEADLINE, self.process.kill)
         timer.start()
@@ -192,7 +194,7 @@ class PusherLibrary(unittest.TestCase):
         with self.assertRaises(pusher.errors.PusherBadAuth):
             self.library(secret="wrong").trigger("news", "hello", {})
         with self.assertRaises(pusher.errors.PusherBadStatus):
-            self.library(app_id="no-such-app").trigger("news", "hello", {})
+            self.library(app_id="404").trigger("news", "hello", {})
 
 
 if __name__ == "__main__":

@@ -22,7 +22,8 @@ function cleanEnvironment(extra) {
 }
 
 function configuration({ port, app, webhooks, more, data }) {
-  const pairs = (object) => Object.entries(object).map(([name, value]) => `${name} = ${JSON.stringify(value)}`);
+  const toml = (value) => value?.constructor === Object ? `{ ${pairs(value).join(', ')} }` : JSON.stringify(value);
+  const pairs = (object) => Object.entries(object).map(([name, value]) => `${JSON.stringify(name)} = ${toml(value)}`);
   return [
     '[server]', `listen = "127.0.0.1:${port}"`, `data_dir = ${JSON.stringify(data)}`,
     '[metrics]', 'listen = "127.0.0.1:0"',

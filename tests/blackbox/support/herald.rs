@@ -1,0 +1,205 @@
+//! A server of a test's own: the real binary in a process, on a free port, in a folder that goes with it.
+
+use std::io::{BufRead as _, BufReader, Read};
+use std::net::SocketAddr;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use toml::{Table, Value as Toml};
+
+use super::api::Api;
+use super::client::{Client, Options};
+use super::{App, DEADLINE};
+
+/// See the module. Dropped, the process is killed; if the test is failing, its log is shown.
+#[derive(Debug)]
+pub(crate) struct Herald {
+    pub(crate) address: SocketAddr,
+    /// The first app of the configuration; its credentials are `app-id`, `app-key`, `app-secret` unless the test gave others.
+    pub(crate) app: App,
+    child: Child,
+    log: Arc<Mutex<String>>,
+    _folder: TempDir,
+}
+
+impl Herald {
+    /// Starts a server with these options. What they leave out of `[server] listen`, `[shutdown]` and the first app's credentials is
+    /// filled in.
+    pub(crate) async fn start(config: &str) -> Self {
+        let mut config: Table = config.parse().expect("the test's configuration is TOML");
+        let app = complete(&mut config);
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("herald.toml");
+        std::fs::write(&file, config.to_string()).unwrap();
+
+        let mut child = Command::new(env!("CARGO_BIN_EXE_herald"))
+            .env_clear()
+            .env("HERALD_CONFIG", &file)
+            .env("HERALD_METRICS_LISTEN", "off")
+            .env("HERALD_DATA_DIR", folder.path())
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let log = Arc::new(Mutex::new(String::new()));
+        let stderr = child.stderr.take().unwrap();
+        thread::spawn({
+            let log = Arc::clone(&log);
+            move || keep(stderr, &log)
+        });
+        let stdout = child.stdout.take().unwrap();
+        let (lines, announced) = mpsc::channel();
+        thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                // The test has what it needs and may be gone; the rest is read so that the server never blocks on it.
+                _ = lines.send(line);
+            }
+        });
+        let address = tokio::task::spawn_blocking(move || {
+            loop {
+                match announced.recv_timeout(DEADLINE) {
+                    Ok(line) => match line.strip_prefix("listening on http://") {
+                        Some(address) => return Ok(address.parse::<SocketAddr>().unwrap()),
+                        None => continue,
+                    },
+                    Err(RecvTimeoutError::Timeout) => return Err("did not say in time where it listens"),
+                    Err(RecvTimeoutError::Disconnected) => return Err("ended before it listened"),
+                }
+            }
+        });
+        match address.await.unwrap() {
+            Ok(address) => Self { address, app, child, log, _folder: folder },
+            Err(problem) => {
+                _ = child.kill();
+                _ = child.wait();
+                panic!("herald {problem}; its log:\n{}", log.lock().unwrap());
+            }
+        }
+    }
+
+    /// A client of the first app that has read its hello.
+    pub(crate) async fn connect(&self) -> Client {
+        self.connect_to(&self.app).await
+    }
+
+    /// A client of another app that has read its hello.
+    pub(crate) async fn connect_to(&self, app: &App) -> Client {
+        let mut client = self.open(&format!("/app/{}?protocol=7&client=test&version=1.0", app.key)).await;
+        client.app = app.clone();
+        client.read_hello().await;
+        client
+    }
+
+    /// A client of the first app at `path`, upgraded; nothing is read yet.
+    pub(crate) async fn open(&self, path: &str) -> Client {
+        self.open_with(path, Options::default()).await
+    }
+
+    /// The same with headers or a socket of the test's choice.
+    pub(crate) async fn open_with(&self, path: &str, options: Options<'_>) -> Client {
+        Client::open(self.address, path, self.app.clone(), options).await
+    }
+
+    /// Clients that joined a presence channel as these users, in this order, each having seen all later ones join.
+    pub(crate) async fn members<const N: usize>(&self, channel: &str, users: [&str; N]) -> [Client; N] {
+        let mut clients: Vec<Client> = Vec::new();
+        for (position, user) in users.iter().enumerate() {
+            let mut client = self.connect().await;
+            client.join(channel, user).await;
+            if !users[..position].contains(user) {
+                for earlier in &mut clients {
+                    earlier.expect("pusher_internal:member_added").await;
+                }
+            }
+            clients.push(client);
+        }
+        clients.try_into().unwrap()
+    }
+
+    /// The first app's backend.
+    pub(crate) fn api(&self) -> Api {
+        self.api_of(&self.app)
+    }
+
+    /// Another app's backend.
+    pub(crate) fn api_of(&self, app: &App) -> Api {
+        Api::new(self.address, app.clone())
+    }
+
+    /// Triggers an event as the first app's backend.
+    pub(crate) async fn trigger(&self, channel: &str, event: &str, data: impl Into<Value>) {
+        self.api().trigger(channel, event, data).await;
+    }
+
+    /// Asks the process to end.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "the process is there to be asked");
+    }
+
+    /// Bytes of memory that the process holds.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let ended = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(2 * DEADLINE, ended).await.expect("the process ends in time")
+    }
+}
+
+impl Drop for Herald {
+    fn drop(&mut self) {
+        // It may have ended already.
+        _ = self.child.kill();
+        _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log.lock().unwrap());
+        }
+    }
+}
+
+/// Fills in what every test needs, and says who the first app is.
+fn complete(config: &mut Table) -> App {
+    let fill = |table: &mut Table, name: &str, value: &str| {
+        table.entry(name).or_insert_with(|| Toml::from(value)).as_str().unwrap().to_owned()
+    };
+    let section = |config: &mut Table, name: &str| {
+        config.remove(name).map_or_else(Table::new, |section| section.try_into().unwrap())
+    };
+    let mut server = section(config, "server");
+    fill(&mut server, "listen", "127.0.0.1:0");
+    config.insert("server".to_owned(), server.into());
+    let mut shutdown = section(config, "shutdown");
+    fill(&mut shutdown, "delay", "0s");
+    fill(&mut shutdown, "drain", "1s");
+    config.insert("shutdown".to_owned(), shutdown.into());
+    let apps = config.entry("apps").or_insert_with(|| vec![Table::new()].into()).as_array_mut().unwrap();
+    let app = apps[0].as_table_mut().unwrap();
+    let (id, key) = (fill(app, "id", "app-id"), fill(app, "key", "app-key"));
+    App::new(&id, &key, &fill(app, "secret", "app-secret"))
+}
+
+fn keep(from: impl Read, log: &Mutex<String>) {
+    for line in BufReader::new(from).lines().map_while(Result::ok) {
+        let mut log = log.lock().unwrap();
+        log.push_str(&line);
+        log.push('\n');
+    }
+}
