@@ -301,7 +301,7 @@ async fn whoever_watches_a_churning_room_knows_who_is_there() {
             loop {
                 let event = client.next().await;
                 if event.event == "marker" {
-                    return list;
+                    return (client, list);
                 }
                 apply(&mut list, &event);
             }
@@ -313,13 +313,13 @@ async fn whoever_watches_a_churning_room_knows_who_is_there() {
         done.add_permits(WATCHING);
         clients
     };
-    let (_clients, lists) = tokio::join!(churned, watch);
+    let (_clients, watched) = tokio::join!(churned, watch);
     let present = users(&herald.api().get(&format!("/channels/{ROOM}/users"), &[]).await.ok());
     let mut late = herald.connect().await;
     let mut shown = ids(&late.join(ROOM, "late").await);
     shown.remove("late");
     assert_eq!(shown, present);
-    for (number, list) in lists.into_iter().enumerate() {
-        assert_eq!(list, present, "what watcher {number} was told");
+    for (number, (_, list)) in watched.iter().enumerate() {
+        assert_eq!(*list, present, "what watcher {number} was told");
     }
 }
