@@ -4,6 +4,7 @@
 //! when somebody asks (`http::ops`). docs/metrics.md is written from the declarations here.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use metrics::{Counter, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
@@ -11,11 +12,13 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 /// Declares metrics; a counter with labels becomes a function of their values.
 macro_rules! metrics {
     (
+        tallies: $($(#[doc = $t_doc:literal])+ $tally:ident = $t_name:literal;)+
         counters: $($(#[doc = $doc:literal])+ $counter:ident = $name:literal;)+
         labelled: $($(#[doc = $l_doc:literal])+ $function:ident($($label:ident),+) = $l_name:literal;)+
         histograms: $($(#[doc = $h_doc:literal])+ $histogram:ident = $h_name:literal;)+
         gauges: $($(#[doc = $g_doc:literal])+ $gauge:ident($($g_label:ident),*) = $g_name:literal;)+
     ) => {
+        $($(#[doc = $t_doc])+ pub static $tally: Tally = Tally::new();)+
         $($(#[doc = $doc])+ pub static $counter: LazyLock<Counter> = LazyLock::new(|| ::metrics::counter!($name));)+
         $($(#[doc = $l_doc])+ pub fn $function($($label: impl Into<SharedString>),+) {
             ::metrics::counter!($l_name, $(stringify!($label) => $label.into()),+).increment(1);
@@ -27,24 +30,29 @@ macro_rules! metrics {
 
         /// Name, kind, labels and help text of every metric.
         const ALL: &[(&str, &str, &str, &[&str])] = &[
+            $(($t_name, "counter", "", &[$($t_doc),+]),)+
             $(($name, "counter", "", &[$($doc),+]),)+
             $(($l_name, "counter", concat!($(stringify!($label), " "),+), &[$($l_doc),+]),)+
             $(($h_name, "histogram", "", &[$($h_doc),+]),)+
             $(($g_name, "gauge", concat!($(stringify!($g_label), " "),*), &[$($g_doc),+]),)+
         ];
+
+        /// Every tally with its name.
+        const TALLIES: &[(&str, &Tally)] = &[$(($t_name, &$tally),)+];
     };
 }
 
 metrics! {
+    tallies:
+    /// Messages written to clients' sockets.
+    MESSAGES_SENT = "herald_messages_sent_total";
+    /// Bytes written to clients' sockets.
+    BYTES_SENT = "herald_sent_bytes_total";
     counters:
     /// Messages that clients sent.
     MESSAGES_RECEIVED = "herald_messages_received_total";
     /// Bytes that clients sent over their WebSockets.
     BYTES_RECEIVED = "herald_received_bytes_total";
-    /// Messages written to clients' sockets.
-    MESSAGES_SENT = "herald_messages_sent_total";
-    /// Bytes written to clients' sockets.
-    BYTES_SENT = "herald_sent_bytes_total";
     /// Events handed to a subscriber's queue: one event to a hundred subscribers counts a hundred.
     DELIVERIES = "herald_deliveries_total";
     /// Messages thrown away unwritten because their reader was too slow or gone.
@@ -94,9 +102,48 @@ metrics! {
     ready() = "herald_ready";
 }
 
+/// A counter of what happens at every delivery: each thread counts in a cell of its own, or the cores would spend more time on passing
+/// the counter to and fro than on the delivery's own bookkeeping. It is summed when somebody asks.
+#[derive(Debug)]
+pub struct Tally([Cell; CELLS]);
+
+/// Cells of a tally; more threads than that share them.
+const CELLS: usize = 16;
+
+/// Alone on its cache line, and on the one that processors fetch beside it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Cell(AtomicU64);
+
+impl Tally {
+    const fn new() -> Self {
+        Self([const { Cell(AtomicU64::new(0)) }; CELLS])
+    }
+
+    /// Counts `more`.
+    pub fn increment(&self, more: u64) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static MINE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % CELLS);
+        if let Some(cell) = self.0.get(MINE.with(|mine| *mine)) {
+            cell.0.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.0.iter().map(|cell| cell.0.load(Ordering::Relaxed)).sum()
+    }
+}
+
 /// From 50 µs, a loopback write, to 10 s, after which a reader is cut.
 const LATENCY_BUCKETS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Puts what the tallies counted to the rest, before the page is made.
+pub fn sum_up() {
+    for (name, tally) in TALLIES {
+        metrics::counter!(*name).absolute(tally.sum());
+    }
+}
 
 /// Makes this process count. Until then, and in tests of single parts, nothing is counted.
 ///

@@ -67,5 +67,6 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
             metrics::channels(id(), kind.label(), channels);
         }
     }
+    metrics::sum_up();
     recorded.render()
 }
