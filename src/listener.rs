@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -163,7 +164,11 @@ fn bind_tcp(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
 }
 
 async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
-    if path.exists() && tokio::net::UnixStream::connect(path).await.is_err() {
+    // A server that died has left its socket behind; any other file is not ours to remove.
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let is_left_over = is_socket
+        && UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_left_over {
         std::fs::remove_file(path).with_context(|| format!("server.listen: {} is in the way", path.display()))?;
     }
     UnixListener::bind(path).with_context(|| format!("server.listen: cannot listen on unix:{}", path.display()))
