@@ -85,7 +85,8 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
                 && let Ok(_place) = parts.held_back.try_acquire()
             {
                 let hold_back = Duration::from_millis(rand::rng().random_range(1_000..5_000));
-                tokio::time::sleep(hold_back).await;
+                // The end does not wait for that: they come back elsewhere.
+                _ = tokio::time::timeout(hold_back, parts.draining.cancelled()).await;
             }
             return connection::refuse(socket, &reason).await;
         }
