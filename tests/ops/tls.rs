@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::process::{Running, Setup, http};
+use crate::process::{Running, Setup, http, signed};
 use crate::socket::Socket;
 use crate::support::DEADLINE;
 
@@ -63,15 +63,9 @@ impl Certificate {
     }
 }
 
-/// A signed request for the channels of the newcomer's app, at `path`'s server.
-fn signed(base: &str) -> String {
-    let secret = herald_protocol::Secret::new("app-secret");
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs().to_string();
-    let parameters = [("auth_key", "app-key"), ("auth_timestamp", &now), ("auth_version", "1.0")];
-    let path = "/apps/app-id/channels";
-    let text = herald_protocol::signature::request_string("GET", path, parameters);
-    let signature = secret.sign(text.as_bytes());
-    format!("{base}{path}?auth_key=app-key&auth_timestamp={now}&auth_version=1.0&auth_signature={signature}")
+/// A signed request for the channels of the newcomer's app.
+fn channels(base: &str) -> String {
+    format!("{base}{}", signed("GET", "/apps/app-id/channels", ""))
 }
 
 async fn serves(herald: &Running, certificate: &Certificate) {
@@ -93,7 +87,7 @@ async fn clients_and_backends_are_served_over_tls() {
         [(certificate.http(), reqwest::Version::HTTP_2), (certificate.http().http1_only(), reqwest::Version::HTTP_11)]
     {
         let http = builder.build().unwrap();
-        let answer = http.get(signed(&base)).send().await.unwrap();
+        let answer = http.get(channels(&base)).send().await.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (200, version));
         let channels: serde_json::Value = serde_json::from_str(&answer.text().await.unwrap()).unwrap();
         assert_eq!(channels, json!({ "channels": { "my-channel": {} } }));
@@ -123,12 +117,12 @@ async fn both_versions_of_http_are_offered_and_no_other_protocol() {
 async fn http_2_is_understood_without_tls_too() {
     let herald = Setup::new().start().await;
     let http = http().http2_prior_knowledge().build().unwrap();
-    let many = (0..20).map(|_| http.get(signed(&herald.url())).send());
+    let many = (0..20).map(|_| http.get(channels(&herald.url())).send());
     for answer in futures_util::future::join_all(many).await {
         let answer = answer.unwrap();
         assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
     }
-    assert_eq!(crate::process::get(&signed(&herald.url())).await.0, 200, "and HTTP/1.1 on the same port");
+    assert_eq!(crate::process::get(&channels(&herald.url())).await.0, 200, "and HTTP/1.1 on the same port");
 }
 
 #[tokio::test]
