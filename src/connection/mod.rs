@@ -23,6 +23,7 @@ use crate::hub::{Client, Frame, Later};
 use crate::metrics;
 use session::Session;
 use socket::Socket;
+use transport::Transport;
 
 /// How long a goodbye may take to be written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,14 +58,15 @@ pub async fn run(mut connection: Connection) -> CloseReason {
     connection.session.leave(); // out of every channel first, then time for a goodbye
     let Connection { client, socket, .. } = connection;
     Box::pin(say_goodbye(&client, socket, &reason)).await; // boxed: its buffers are needed at the end only
-    client.queue.end();
     reason
 }
 
 /// Refuses a client right after its upgrade: it is told why, and closed.
 pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
     socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    finish(socket).await;
+    if let Some(transport) = write_out(socket).await {
+        linger(transport).await;
+    }
 }
 
 impl Connection {
@@ -206,22 +208,31 @@ async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) 
             socket.forget_waiting();
             client.queue.forget();
         }
-        CloseReason::Broken => return,
+        CloseReason::Broken => return client.queue.end(),
         _ => client.queue.drain(socket.writing()),
     }
     socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    finish(socket).await;
+    let transport = write_out(socket).await;
+    client.queue.end(); // whoever waits for the end need not wait for the client's own goodbye
+    if let Some(transport) = transport {
+        linger(transport).await;
+    }
 }
 
-/// Writes the last words, shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
-async fn finish(mut socket: Socket) {
+/// Writes the last words; a client that does not take them is reset.
+async fn write_out(mut socket: Socket) -> Option<Transport> {
     let written = tokio::time::timeout(CLOSE_DEADLINE, socket.flush()).await;
-    let mut transport = socket.into_transport();
-    if !matches!(written, Ok(Ok(()))) {
-        transport.reset_on_drop();
-        return;
+    let transport = socket.into_transport();
+    if matches!(written, Ok(Ok(()))) {
+        return Some(transport);
     }
-    let linger = async {
+    transport.reset_on_drop();
+    None
+}
+
+/// Shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
+async fn linger(mut transport: Transport) {
+    let until_its_end = async {
         transport.shutdown().await?;
         let mut thrown_away = 0;
         let mut buffer = [0; 1024];
@@ -234,5 +245,5 @@ async fn finish(mut socket: Socket) {
         std::io::Result::Ok(())
     };
     // Whether the client waited for our end or was gone already makes no difference any more.
-    _ = tokio::time::timeout(LINGER, linger).await;
+    _ = tokio::time::timeout(LINGER, until_its_end).await;
 }
