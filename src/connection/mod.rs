@@ -70,7 +70,7 @@ pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
 impl Connection {
     async fn serve(&mut self) -> CloseReason {
         let mut later: Option<Later> = None;
-        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session)));
+        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session, None)));
         std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await
     }
 
@@ -100,11 +100,16 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
+        // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now.
+        let next = self.clock.next(&self.session, self.socket.blocked_since());
+        if next < timer.deadline() {
+            timer.as_mut().reset(next);
+        }
         while timer.as_mut().poll(cx).is_ready() {
             if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
                 return Poll::Ready(reason);
             }
-            timer.as_mut().reset(self.clock.next(&self.session));
+            timer.as_mut().reset(self.clock.next(&self.session, self.socket.blocked_since()));
         }
         Poll::Pending
     }
@@ -153,13 +158,14 @@ impl Clock {
         self.pinged = None;
     }
 
-    fn next(&self, session: &Session) -> Instant {
+    fn next(&self, session: &Session, blocked_since: Option<std::time::Instant>) -> Instant {
         let alive = match self.pinged {
             Some(pinged) => pinged + self.pong_timeout,
             None => self.last_activity + self.ping_after,
         };
-        let looked_at = alive.min(Instant::now() + self.write_deadline);
-        self.authorized_until.filter(|_| !session.is_authorized()).map_or(looked_at, |until| until.min(looked_at))
+        let authorized = self.authorized_until.filter(|_| !session.is_authorized());
+        let writable = blocked_since.map(|since| Instant::from_std(since) + self.write_deadline);
+        alive.min(authorized.unwrap_or(alive)).min(writable.unwrap_or(alive))
     }
 
     fn tick(&mut self, client: &Client, socket: &Socket, session: &Session) -> Result<(), CloseReason> {
@@ -198,7 +204,7 @@ async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) 
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
         CloseReason::SlowReader | CloseReason::ClosedByClient => {
             socket.forget_waiting();
-            client.queue.drain(&mut Default::default());
+            client.queue.forget();
         }
         CloseReason::Broken => return,
         _ => client.queue.drain(socket.writing()),

@@ -269,3 +269,10 @@ impl Session {
         Ok(self.hub.client_event(&self.client, subscription, event))
     }
 }
+
+/// However the connection's task ends, even by a panic: nobody stays in a channel as a ghost.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}

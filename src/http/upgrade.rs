@@ -23,7 +23,7 @@ use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
 use crate::metrics;
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// What a client's message may have besides its event's data.
 const MESSAGE_OVERHEAD: usize = 16 * 1024;

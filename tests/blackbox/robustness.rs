@@ -211,3 +211,15 @@ async fn who_comes_while_the_server_is_going_is_still_served_or_sent_on() {
     drop((early, late));
     assert!(herald.ended().await.success());
 }
+
+#[tokio::test]
+async fn a_second_signal_ends_it_at_once() {
+    let mut herald = Herald::start("shutdown = { delay = \"5m\", drain = \"5m\" }").await;
+    let _client = herald.connect().await;
+    herald.terminate();
+    herald.connect().await.settle().await; // the first leaves it time
+    let start = Instant::now();
+    herald.terminate();
+    herald.ended().await;
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+}
