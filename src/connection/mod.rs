@@ -197,8 +197,9 @@ async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) 
     match reason {
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
         CloseReason::SlowReader | CloseReason::ClosedByClient => {
-            socket.forget_waiting();
-            client.queue.drain(&mut Default::default());
+            let mut dropped = socket.forget_waiting();
+            client.queue.drain(&mut dropped);
+            metrics::QUEUE_DROPPED.increment(dropped.len() as u64);
         }
         CloseReason::Broken => return,
         _ => client.queue.drain(socket.writing()),

@@ -117,9 +117,9 @@ impl Socket {
         self.writing.extend(frames.into_iter().map(|bytes| Outbound { bytes, published: None }));
     }
 
-    /// Drops what nobody began to write.
-    pub fn forget_waiting(&mut self) {
-        self.writing.truncate(usize::from(self.begun));
+    /// Gives back what nobody began to write.
+    pub fn forget_waiting(&mut self) -> VecDeque<Outbound> {
+        self.writing.split_off(usize::from(self.begun))
     }
 
     /// The list of frames that are being written.
