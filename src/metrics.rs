@@ -37,6 +37,12 @@ macro_rules! metrics {
             $(($g_name, "gauge", concat!($(stringify!($g_label), " "),*), &[$($g_doc),+]),)+
         ];
 
+        /// Counters without labels and histograms are on the page from the start: what is built on a rate needs the zero.
+        fn register() {
+            $(LazyLock::force(&$counter);)+
+            $(LazyLock::force(&$histogram);)+
+        }
+
         /// Every tally with its name.
         const TALLIES: &[(&str, &Tally)] = &[$(($t_name, &$tally),)+];
     };
@@ -161,6 +167,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
             _ => metrics::describe_gauge!(*name, help),
         }
     }
+    register();
     Ok(handle)
 }
 

@@ -131,9 +131,11 @@ async fn drain(parts: &Parts, period: Duration) {
 }
 
 /// Lines for whoever started the process: on stdout, whatever the log level.
-#[allow(clippy::print_stdout, reason = "this line is for whoever started the process, not for the log")]
 fn announce(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    // Whoever started it may have stopped reading.
+    _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Tasks that end together.
