@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use herald_protocol::Secret;
 use subtle::ConstantTimeEq;
 
+use crate::answers::Answers;
 use crate::config::{AppOptions, Limits};
-use crate::http::idempotency::Answers;
 use crate::limits::Limiter;
 
 /// One application.

@@ -3,6 +3,7 @@
 //! Follow a message: [`connection`] and [`http`] receive it and decide whether it may pass, [`hub`] fans it out on this node, each
 //! connection's queue hands it to its socket. [`server`] builds and ends all of that; [`config`] says how.
 
+pub mod answers;
 pub mod apps;
 pub mod config;
 pub mod connection;
@@ -13,6 +14,7 @@ pub mod limits;
 pub mod listener;
 pub mod metrics;
 pub mod outgoing;
+pub mod parts;
 pub mod server;
 pub mod tls;
 pub mod webhooks;

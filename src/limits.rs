@@ -3,6 +3,8 @@
 //! A [`Rate`] lets as many pass at once as in a whole window, then one each `window / limit`. All that has to be remembered is when the
 //! next one would be due if they came evenly, so the state of a limit is one `Option<Instant>`, wherever its owner keeps it.
 
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -85,6 +87,42 @@ impl Limiter {
     }
 }
 
+/// How long attempts to connect are counted together.
+const MINUTE: Duration = Duration::from_secs(60);
+/// Addresses that are counted at once; beyond that, new ones are let in uncounted until the minute is over.
+const MAX_ADDRESSES: usize = 100_000;
+
+/// Counts attempts to connect by address, minute by minute.
+#[derive(Debug)]
+pub struct Attempts {
+    limit: Option<usize>,
+    counted: Mutex<(Instant, HashMap<IpAddr, usize>)>,
+}
+
+impl Attempts {
+    /// So many attempts are allowed a minute.
+    #[must_use]
+    pub fn new(limit: Option<usize>) -> Self {
+        Self { limit, counted: Mutex::new((Instant::now(), HashMap::new())) }
+    }
+
+    /// Counts one; false if it is one too many.
+    #[must_use]
+    pub fn admit(&self, address: IpAddr) -> bool {
+        let Some(limit) = self.limit else { return true };
+        let mut counted = self.counted.lock();
+        if counted.0.elapsed() >= MINUTE {
+            *counted = (Instant::now(), HashMap::new());
+        }
+        if counted.1.len() >= MAX_ADDRESSES && !counted.1.contains_key(&address) {
+            return true;
+        }
+        let attempts = counted.1.entry(address).or_default();
+        *attempts += 1;
+        *attempts <= limit
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -123,5 +161,13 @@ mod tests {
         assert_eq!([1, 2].map(|cost| limiter.admit(cost)), [Ok(()), Ok(())]);
         assert!(matches!(limiter.admit(1), Err(Refused::For(wait)) if wait <= Duration::from_secs(1)));
         assert_eq!(limiter.admit(4), Err(Refused::Always));
+    }
+
+    #[test]
+    fn attempts_are_counted_by_address() {
+        let attempts = Attempts::new(Some(2));
+        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
+        assert_eq!([one, one, one, other].map(|address| attempts.admit(address)), [true, true, false, true]);
+        assert!(Attempts::new(None).admit(one));
     }
 }

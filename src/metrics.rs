@@ -1,50 +1,58 @@
 //! Every metric of Herald: its name, unit and help text, in one place.
 //!
 //! Counters are counted where something happens. Gauges are never counted up and down: they are read from the registry of live things
-//! when somebody asks ([`render`]). docs/metrics.md is written from the declarations here.
+//! when somebody asks (`http::ops`). docs/metrics.md is written from the declarations here.
 
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use metrics::{Counter, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::server::Parts;
-
 /// Declares metrics; a counter with labels becomes a function of their values.
 macro_rules! metrics {
     (
+        tallies: $($(#[doc = $t_doc:literal])+ $tally:ident = $t_name:literal;)+
         counters: $($(#[doc = $doc:literal])+ $counter:ident = $name:literal;)+
         labelled: $($(#[doc = $l_doc:literal])+ $function:ident($($label:ident),+) = $l_name:literal;)+
         histograms: $($(#[doc = $h_doc:literal])+ $histogram:ident = $h_name:literal;)+
-        gauges: $($(#[doc = $g_doc:literal])+ $gauge:ident = $g_name:literal;)+
+        gauges: $($(#[doc = $g_doc:literal])+ $gauge:ident($($g_label:ident),*) = $g_name:literal;)+
     ) => {
+        $($(#[doc = $t_doc])+ pub static $tally: Tally = Tally::new();)+
         $($(#[doc = $doc])+ pub static $counter: LazyLock<Counter> = LazyLock::new(|| ::metrics::counter!($name));)+
         $($(#[doc = $l_doc])+ pub fn $function($($label: impl Into<SharedString>),+) {
             ::metrics::counter!($l_name, $(stringify!($label) => $label.into()),+).increment(1);
         })+
         $($(#[doc = $h_doc])+ pub static $histogram: LazyLock<Histogram> = LazyLock::new(|| ::metrics::histogram!($h_name));)+
-        $($(#[doc = $g_doc])+ const $gauge: &str = $g_name;)+
+        $($(#[doc = $g_doc])+ pub fn $gauge($($g_label: impl Into<SharedString>,)* value: usize) {
+            ::metrics::gauge!($g_name, $(stringify!($g_label) => $g_label.into()),*).set(value as f64);
+        })+
 
         /// Name, kind, labels and help text of every metric.
         const ALL: &[(&str, &str, &str, &[&str])] = &[
+            $(($t_name, "counter", "", &[$($t_doc),+]),)+
             $(($name, "counter", "", &[$($doc),+]),)+
             $(($l_name, "counter", concat!($(stringify!($label), " "),+), &[$($l_doc),+]),)+
             $(($h_name, "histogram", "", &[$($h_doc),+]),)+
-            $(($g_name, "gauge", "", &[$($g_doc),+]),)+
+            $(($g_name, "gauge", concat!($(stringify!($g_label), " "),*), &[$($g_doc),+]),)+
         ];
+
+        /// Every tally with its name.
+        const TALLIES: &[(&str, &Tally)] = &[$(($t_name, &$tally),)+];
     };
 }
 
 metrics! {
+    tallies:
+    /// Messages written to clients' sockets.
+    MESSAGES_SENT = "herald_messages_sent_total";
+    /// Bytes written to clients' sockets.
+    BYTES_SENT = "herald_sent_bytes_total";
     counters:
     /// Messages that clients sent.
     MESSAGES_RECEIVED = "herald_messages_received_total";
     /// Bytes that clients sent over their WebSockets.
     BYTES_RECEIVED = "herald_received_bytes_total";
-    /// Messages written to clients' sockets.
-    MESSAGES_SENT = "herald_messages_sent_total";
-    /// Bytes written to clients' sockets.
-    BYTES_SENT = "herald_sent_bytes_total";
     /// Events handed to a subscriber's queue: one event to a hundred subscribers counts a hundred.
     DELIVERIES = "herald_deliveries_total";
     /// Messages thrown away unwritten because their reader was too slow or gone.
@@ -73,30 +81,69 @@ metrics! {
     PUBLISH_TO_SOCKET = "herald_publish_to_socket_seconds";
     gauges:
     /// Open connections.
-    CONNECTIONS = "herald_connections";
+    connections() = "herald_connections";
     /// Open connections, by app.
-    APP_CONNECTIONS = "herald_app_connections";
+    app_connections(app) = "herald_app_connections";
     /// Subscriptions, by app.
-    SUBSCRIPTIONS = "herald_subscriptions";
+    subscriptions(app) = "herald_subscriptions";
     /// Occupied channels, by app and kind.
-    CHANNELS = "herald_channels";
+    channels(app, kind) = "herald_channels";
     /// Signed-in users, by app.
-    USERS = "herald_users";
+    users(app) = "herald_users";
     /// Messages that wait to be written, of all connections.
-    QUEUED_MESSAGES = "herald_queued_messages";
+    queued_messages() = "herald_queued_messages";
     /// Bytes that wait to be written, of all connections.
-    QUEUED_BYTES = "herald_queued_bytes";
+    queued_bytes() = "herald_queued_bytes";
     /// Messages that wait in the longest queue of one connection.
-    LONGEST_QUEUE = "herald_longest_queue_messages";
+    longest_queue() = "herald_longest_queue_messages";
     /// Events for webhooks that wait to be delivered.
-    WEBHOOK_QUEUE = "herald_webhook_queue_events";
+    webhook_queue() = "herald_webhook_queue_events";
     /// 1 when ready, 0 while starting and while shutting down.
-    READY = "herald_ready";
+    ready() = "herald_ready";
+}
+
+/// A counter of what happens at every delivery: each thread counts in a cell of its own, or the cores would spend more time on passing
+/// the counter to and fro than on the delivery's own bookkeeping. It is summed when somebody asks.
+#[derive(Debug)]
+pub struct Tally([Cell; CELLS]);
+
+/// Cells of a tally; more threads than that share them.
+const CELLS: usize = 16;
+
+/// Alone on its cache line, and on the one that processors fetch beside it.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Cell(AtomicU64);
+
+impl Tally {
+    const fn new() -> Self {
+        Self([const { Cell(AtomicU64::new(0)) }; CELLS])
+    }
+
+    /// Counts `more`.
+    pub fn increment(&self, more: u64) {
+        static THREADS: AtomicUsize = AtomicUsize::new(0);
+        thread_local!(static MINE: usize = THREADS.fetch_add(1, Ordering::Relaxed) % CELLS);
+        if let Some(cell) = self.0.get(MINE.with(|mine| *mine)) {
+            cell.0.fetch_add(more, Ordering::Relaxed);
+        }
+    }
+
+    fn sum(&self) -> u64 {
+        self.0.iter().map(|cell| cell.0.load(Ordering::Relaxed)).sum()
+    }
 }
 
 /// From 50 µs, a loopback write, to 10 s, after which a reader is cut.
 const LATENCY_BUCKETS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+
+/// Puts what the tallies counted to the rest, before the page is made.
+pub fn sum_up() {
+    for (name, tally) in TALLIES {
+        metrics::counter!(*name).absolute(tally.sum());
+    }
+}
 
 /// Makes this process count. Until then, and in tests of single parts, nothing is counted.
 ///
@@ -123,39 +170,6 @@ fn build() -> Result<metrics_exporter_prometheus::PrometheusRecorder, BuildError
         .build_recorder())
 }
 
-/// The page for Prometheus: what was counted, and what is here right now.
-#[must_use]
-pub fn render(handle: &PrometheusHandle, parts: &Parts) -> String {
-    let (mut messages, mut bytes, mut longest) = (0, 0, 0);
-    for client in parts.hub.clients() {
-        let (waiting, size) = client.queue.depth();
-        messages += waiting;
-        bytes += size;
-        longest = longest.max(waiting);
-    }
-    set(CONNECTIONS, parts.hub.total_connections());
-    set(QUEUED_MESSAGES, messages);
-    set(QUEUED_BYTES, bytes);
-    set(LONGEST_QUEUE, longest);
-    set(WEBHOOK_QUEUE, parts.webhooks.waiting());
-    set(READY, usize::from(parts.is_ready()));
-    for app in parts.apps.iter() {
-        let census = parts.hub.census(app);
-        let id = || app.id().to_owned();
-        metrics::gauge!(APP_CONNECTIONS, "app" => id()).set(parts.hub.connections(app) as f64);
-        metrics::gauge!(SUBSCRIPTIONS, "app" => id()).set(census.subscriptions as f64);
-        metrics::gauge!(USERS, "app" => id()).set(parts.hub.users(app).count() as f64);
-        for (kind, channels) in census.channels {
-            metrics::gauge!(CHANNELS, "app" => id(), "kind" => kind.label()).set(channels as f64);
-        }
-    }
-    handle.render()
-}
-
-fn set(gauge: &'static str, value: usize) {
-    metrics::gauge!(gauge).set(value as f64);
-}
-
 fn sentence(lines: &[&str]) -> String {
     lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ")
 }
@@ -171,12 +185,7 @@ mod tests {
                         | metric | kind | labels | meaning |\n|---|---|---|---|\n"
             .to_owned();
         for (name, kind, labels, help) in ALL {
-            let labels = match *name {
-                "herald_app_connections" | "herald_subscriptions" | "herald_users" => "app",
-                "herald_channels" => "app kind",
-                _ => labels.trim(),
-            };
-            text.push_str(&format!("| `{name}` | {kind} | {labels} | {} |\n", sentence(help)));
+            text.push_str(&format!("| `{name}` | {kind} | {} | {} |\n", labels.trim(), sentence(help)));
         }
         crate::config::document::is_up_to_date("docs/metrics.md", &text);
     }

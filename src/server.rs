@@ -14,10 +14,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
 use crate::config::Config;
-use crate::http::peer::Attempts;
 use crate::http::{self, ops};
 use crate::hub::Hub;
+use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
+use crate::parts::Parts;
 use crate::tls::Tls;
 use crate::webhooks::Webhooks;
 use crate::{metrics, outgoing};
@@ -31,36 +32,6 @@ const GOODBYES: Duration = Duration::from_secs(8);
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// Clients whose refusal is held back at once; further ones are told without delay.
 const HELD_BACK: usize = 10_000;
-
-/// What every request and connection may use.
-#[derive(Debug)]
-pub struct Parts {
-    /// What was configured.
-    pub config: Config,
-    /// The applications.
-    pub apps: Arc<Apps>,
-    /// Who is here.
-    pub hub: Arc<Hub>,
-    /// What goes to the apps' backends.
-    pub webhooks: Webhooks,
-    /// The clients' tasks.
-    pub connections: TaskTracker,
-    /// Attempts to connect, by address.
-    pub attempts: Attempts,
-    /// Places for clients whose refusal is held back.
-    pub held_back: Arc<Semaphore>,
-    /// Cancelled once clients are being sent away.
-    pub draining: CancellationToken,
-    ready: AtomicBool,
-}
-
-impl Parts {
-    /// Whether a balancer should send clients here: from when all listens until the end is asked for.
-    #[must_use]
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
-    }
-}
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,6 +23,7 @@ use crate::hub::{Client, Frame, Later};
 use crate::metrics;
 use session::Session;
 use socket::Socket;
+use transport::Transport;
 
 /// How long a goodbye may take to be written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,20 +58,21 @@ pub async fn run(mut connection: Connection) -> CloseReason {
     connection.session.leave(); // out of every channel first, then time for a goodbye
     let Connection { client, socket, .. } = connection;
     Box::pin(say_goodbye(&client, socket, &reason)).await; // boxed: its buffers are needed at the end only
-    client.queue.end();
     reason
 }
 
 /// Refuses a client right after its upgrade: it is told why, and closed.
 pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
     socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    finish(socket).await;
+    if let Some(transport) = write_out(socket).await {
+        linger(transport).await;
+    }
 }
 
 impl Connection {
     async fn serve(&mut self) -> CloseReason {
         let mut later: Option<Later> = None;
-        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session)));
+        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session, None)));
         std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await
     }
 
@@ -100,11 +102,16 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
+        // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now.
+        let next = self.clock.next(&self.session, self.socket.blocked_since());
+        if next < timer.deadline() {
+            timer.as_mut().reset(next);
+        }
         while timer.as_mut().poll(cx).is_ready() {
             if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
                 return Poll::Ready(reason);
             }
-            timer.as_mut().reset(self.clock.next(&self.session));
+            timer.as_mut().reset(self.clock.next(&self.session, self.socket.blocked_since()));
         }
         Poll::Pending
     }
@@ -153,13 +160,14 @@ impl Clock {
         self.pinged = None;
     }
 
-    fn next(&self, session: &Session) -> Instant {
+    fn next(&self, session: &Session, blocked_since: Option<std::time::Instant>) -> Instant {
         let alive = match self.pinged {
             Some(pinged) => pinged + self.pong_timeout,
             None => self.last_activity + self.ping_after,
         };
-        let looked_at = alive.min(Instant::now() + self.write_deadline);
-        self.authorized_until.filter(|_| !session.is_authorized()).map_or(looked_at, |until| until.min(looked_at))
+        let authorized = self.authorized_until.filter(|_| !session.is_authorized());
+        let writable = blocked_since.map(|since| Instant::from_std(since) + self.write_deadline);
+        alive.min(authorized.unwrap_or(alive)).min(writable.unwrap_or(alive))
     }
 
     fn tick(&mut self, client: &Client, socket: &Socket, session: &Session) -> Result<(), CloseReason> {
@@ -197,26 +205,34 @@ async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) 
     match reason {
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
         CloseReason::SlowReader | CloseReason::ClosedByClient => {
-            let mut dropped = socket.forget_waiting();
-            client.queue.drain(&mut dropped);
-            metrics::QUEUE_DROPPED.increment(dropped.len() as u64);
+            socket.forget_waiting();
+            client.queue.forget();
         }
-        CloseReason::Broken => return,
+        CloseReason::Broken => return client.queue.end(),
         _ => client.queue.drain(socket.writing()),
     }
     socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    finish(socket).await;
+    let transport = write_out(socket).await;
+    client.queue.end(); // whoever waits for the end need not wait for the client's own goodbye
+    if let Some(transport) = transport {
+        linger(transport).await;
+    }
 }
 
-/// Writes the last words, shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
-async fn finish(mut socket: Socket) {
+/// Writes the last words; a client that does not take them is reset.
+async fn write_out(mut socket: Socket) -> Option<Transport> {
     let written = tokio::time::timeout(CLOSE_DEADLINE, socket.flush()).await;
-    let mut transport = socket.into_transport();
-    if !matches!(written, Ok(Ok(()))) {
-        transport.reset_on_drop();
-        return;
+    let transport = socket.into_transport();
+    if matches!(written, Ok(Ok(()))) {
+        return Some(transport);
     }
-    let linger = async {
+    transport.reset_on_drop();
+    None
+}
+
+/// Shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
+async fn linger(mut transport: Transport) {
+    let until_its_end = async {
         transport.shutdown().await?;
         let mut thrown_away = 0;
         let mut buffer = [0; 1024];
@@ -229,5 +245,5 @@ async fn finish(mut socket: Socket) {
         std::io::Result::Ok(())
     };
     // Whether the client waited for our end or was gone already makes no difference any more.
-    _ = tokio::time::timeout(LINGER, linger).await;
+    _ = tokio::time::timeout(LINGER, until_its_end).await;
 }

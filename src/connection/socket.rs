@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Read, Write};
+use std::iter;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
@@ -13,6 +14,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use herald_protocol::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
@@ -34,10 +36,14 @@ pub struct Socket {
     codec: WebSocketContext,
     replies: Vec<u8>,
     writing: VecDeque<Outbound>,
+    /// All that came was read: neither the codec nor the transport holds back any of it.
+    read_empty: bool,
     /// The first of `writing` is half out: nothing may come between.
     begun: bool,
-    /// Since when the transport takes nothing.
+    /// Since when the transport has taken nothing.
     blocked_since: Option<Instant>,
+    /// Something was taken since it was last said to be blocked.
+    progress: bool,
 }
 
 /// What became of the writes.
@@ -59,7 +65,16 @@ impl Socket {
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
         let codec = WebSocketContext::from_partially_read(read_ahead.to_vec(), Role::Server, Some(config));
-        Self { transport, codec, replies: Vec::new(), writing: VecDeque::new(), begun: false, blocked_since: None }
+        Self {
+            transport,
+            codec,
+            replies: Vec::new(),
+            writing: VecDeque::new(),
+            read_empty: false,
+            begun: false,
+            blocked_since: None,
+            progress: false,
+        }
     }
 
     /// The next message, or why there will be none.
@@ -67,9 +82,15 @@ impl Socket {
         if self.replies.len() > MAX_REPLIES {
             return Poll::Pending;
         }
+        // Most wake-ups are for writing: whether there is anything to read is cheaper asked below the codec.
+        if self.read_empty && self.transport.poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
         let mut stream = Polled { transport: &mut self.transport, cx, replies: &mut self.replies };
-        match self.codec.read(&mut stream) {
-            Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
+        let read = self.codec.read(&mut stream);
+        self.read_empty = matches!(&read, Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock);
+        match read {
+            Err(_) if self.read_empty => Poll::Pending,
             Err(error) => Poll::Ready(Err(reason(&error))),
             Ok(message @ (Message::Ping(_) | Message::Close(_))) => {
                 // The codec holds its reply back until it is called again, which may be never. Behind a close it says that it is done.
@@ -91,10 +112,15 @@ impl Socket {
                         queue.set_blocked(false);
                     }
                 }
+                // A task that has used up its turn is sent to the back of the line: that says nothing about the reader.
+                Ok(Written::Blocked) if !has_budget_remaining() => return queue.poll_close(cx),
                 Ok(Written::Blocked) => {
                     if self.blocked_since.is_none() {
-                        self.blocked_since = Some(Instant::now());
                         queue.set_blocked(true);
+                    }
+                    if self.blocked_since.is_none() || self.progress {
+                        self.blocked_since = Some(Instant::now());
+                        self.progress = false;
                     }
                     return queue.poll_close(cx);
                 }
@@ -106,7 +132,7 @@ impl Socket {
         }
     }
 
-    /// Since when the transport takes nothing.
+    /// Since when the transport has taken nothing though something waits.
     #[must_use]
     pub const fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since
@@ -117,9 +143,11 @@ impl Socket {
         self.writing.extend(frames.into_iter().map(|bytes| Outbound { bytes, published: None }));
     }
 
-    /// Gives back what nobody began to write.
-    pub fn forget_waiting(&mut self) -> VecDeque<Outbound> {
-        self.writing.split_off(usize::from(self.begun))
+    /// Drops what nobody began to write.
+    pub fn forget_waiting(&mut self) {
+        let begun = usize::from(self.begun);
+        metrics::QUEUE_DROPPED.increment(self.writing.len().saturating_sub(begun) as u64);
+        self.writing.truncate(begun);
     }
 
     /// The list of frames that are being written.
@@ -152,22 +180,9 @@ impl Socket {
                     Poll::Pending => Ok(Written::Blocked),
                 };
             }
-            let written = {
-                let mut slices = [IoSlice::new(&[]); BATCH_FRAMES + 1];
-                let replies = std::iter::once(self.replies.as_slice());
-                let replies = replies.filter(|replies| !self.begun && !replies.is_empty());
-                let waiting = replies.chain(self.writing.iter().map(|frame| &*frame.bytes));
-                let waiting = waiting.take(if self.begun { 1 } else { usize::MAX });
-                let filled = slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
-                let transport = Pin::new(&mut self.transport);
-                let polled = match slices.get(..filled).unwrap_or_default() {
-                    [alone] => transport.poll_write(cx, alone), // send(2) costs the kernel less than writev(2)
-                    several => transport.poll_write_vectored(cx, several),
-                };
-                match polled {
-                    Poll::Pending => return Ok(Written::Blocked),
-                    Poll::Ready(written) => written?,
-                }
+            let written = match self.poll_write_some(cx) {
+                Poll::Pending => return Ok(Written::Blocked),
+                Poll::Ready(written) => written?,
             };
             if written == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
@@ -176,7 +191,22 @@ impl Socket {
         }
     }
 
+    /// One system call; for a frame alone `send`, which costs the kernel less than `writev`.
+    fn poll_write_some(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let transport = Pin::new(&mut self.transport);
+        if let Some(first) = self.writing.front()
+            && (self.begun || (self.writing.len() == 1 && self.replies.is_empty()))
+        {
+            return transport.poll_write(cx, &first.bytes);
+        }
+        let mut slices = [IoSlice::new(&[]); BATCH_FRAMES + 1];
+        let waiting = iter::once(self.replies.as_slice()).chain(self.writing.iter().map(|frame| &*frame.bytes));
+        let filled = slices.iter_mut().zip(waiting).map(|(slice, bytes)| *slice = IoSlice::new(bytes)).count();
+        transport.poll_write_vectored(cx, slices.get(..filled).unwrap_or_default())
+    }
+
     fn advance(&mut self, mut written: usize) {
+        self.progress = true;
         metrics::BYTES_SENT.increment(written as u64);
         let mut sent = 0;
         let replies = if self.begun { 0 } else { written.min(self.replies.len()) };

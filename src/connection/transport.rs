@@ -20,6 +20,15 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Ready when the socket has something to read, or an end or error to tell.
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Tcp(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => stream.get_ref().0.poll_read_ready(cx),
+            Self::Unix(stream) => stream.poll_read_ready(cx),
+        }
+    }
+
     /// Makes the kernel forget what was not sent yet when the stream is dropped, instead of trying on.
     pub fn reset_on_drop(&self) {
         let tcp = match self {

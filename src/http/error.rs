@@ -9,8 +9,8 @@ use herald_protocol::json::JsonError;
 use herald_protocol::user::InvalidUserId;
 use herald_protocol::{ChannelName, InvalidChannelName};
 
-use super::idempotency::Unrepeatable;
 use super::pusher::auth::AuthError;
+use crate::answers::Unrepeatable;
 
 /// Why a request is refused; the text says what is wrong and what is allowed.
 #[derive(Debug, thiserror::Error)]

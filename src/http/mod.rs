@@ -17,7 +17,7 @@ use axum::response::Response;
 use axum::routing::get;
 
 use crate::metrics;
-use crate::server::Parts;
+use crate::parts::Parts;
 use error::ApiError;
 
 /// The main listener's routes.

@@ -12,7 +12,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::http::error::ApiError;
 use crate::metrics;
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// The health pair.
 pub fn health() -> Router<Arc<Parts>> {
@@ -23,7 +23,7 @@ pub fn health() -> Router<Arc<Parts>> {
 pub fn routes(parts: Arc<Parts>, recorded: PrometheusHandle) -> Router {
     let page = async move |State(parts): State<Arc<Parts>>| {
         let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
-        (kind, metrics::render(&recorded, &parts))
+        (kind, render(&recorded, &parts))
     };
     Router::new()
         .route("/metrics", get(page))
@@ -40,4 +40,33 @@ async fn ready(State(parts): State<Arc<Parts>>) -> Response {
 fn answer(status: StatusCode, text: &str) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
     (status, kind, format!("{{\"status\":\"{text}\"}}\n")).into_response()
+}
+
+/// The page for Prometheus: what was counted, and what is here right now.
+fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
+    let (mut messages, mut bytes, mut longest) = (0, 0, 0);
+    for client in parts.hub.clients() {
+        let (waiting, size) = client.queue.depth();
+        messages += waiting;
+        bytes += size;
+        longest = longest.max(waiting);
+    }
+    metrics::connections(parts.hub.total_connections());
+    metrics::queued_messages(messages);
+    metrics::queued_bytes(bytes);
+    metrics::longest_queue(longest);
+    metrics::webhook_queue(parts.webhooks.waiting());
+    metrics::ready(usize::from(parts.is_ready()));
+    for app in parts.apps.iter() {
+        let census = parts.hub.census(app);
+        let id = || app.id().to_owned();
+        metrics::app_connections(id(), parts.hub.connections(app));
+        metrics::subscriptions(id(), census.subscriptions);
+        metrics::users(id(), parts.hub.users(app).count());
+        for (kind, channels) in census.channels {
+            metrics::channels(id(), kind.label(), channels);
+        }
+    }
+    metrics::sum_up();
+    recorded.render()
 }

@@ -2,18 +2,10 @@
 //!
 //! A proxy's word (`X-Forwarded-For`, `X-Forwarded-Proto`) counts only if the proxy is a configured one.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
-use std::time::{Duration, Instant};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
-use parking_lot::Mutex;
-
-/// How long attempts to connect are counted together.
-const MINUTE: Duration = Duration::from_secs(60);
-/// Addresses that are counted at once; beyond that, new ones are let in uncounted until the minute is over.
-const MAX_ADDRESSES: usize = 100_000;
 
 /// One end of an accepted connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,37 +50,6 @@ impl Peer {
     }
 }
 
-/// Counts attempts to connect by address, minute by minute.
-#[derive(Debug)]
-pub struct Attempts {
-    limit: Option<usize>,
-    counted: Mutex<(Instant, HashMap<IpAddr, usize>)>,
-}
-
-impl Attempts {
-    /// So many attempts are allowed a minute.
-    #[must_use]
-    pub fn new(limit: Option<usize>) -> Self {
-        Self { limit, counted: Mutex::new((Instant::now(), HashMap::new())) }
-    }
-
-    /// Counts one; false if it is one too many.
-    #[must_use]
-    pub fn admit(&self, address: IpAddr) -> bool {
-        let Some(limit) = self.limit else { return true };
-        let mut counted = self.counted.lock();
-        if counted.0.elapsed() >= MINUTE {
-            *counted = (Instant::now(), HashMap::new());
-        }
-        if counted.1.len() >= MAX_ADDRESSES && !counted.1.contains_key(&address) {
-            return true;
-        }
-        let attempts = counted.1.entry(address).or_default();
-        *attempts += 1;
-        *attempts <= limit
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -111,13 +72,5 @@ mod tests {
             let client = peer(from).behind_proxies(&headers, &trusted);
             assert_eq!((client.address.to_string().as_str(), client.encrypted), expected, "{from} {forwarded_for}");
         }
-    }
-
-    #[test]
-    fn attempts_are_counted_by_address() {
-        let attempts = Attempts::new(Some(2));
-        let (one, other) = ("192.0.2.1".parse().unwrap(), "192.0.2.2".parse().unwrap());
-        assert_eq!([one, one, one, other].map(|address| attempts.admit(address)), [true, true, false, true]);
-        assert!(Attempts::new(None).admit(one));
     }
 }

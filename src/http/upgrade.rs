@@ -23,7 +23,7 @@ use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
 use crate::metrics;
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// What a client's message may have besides its event's data.
 const MESSAGE_OVERHEAD: usize = 16 * 1024;
@@ -76,7 +76,7 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
 }
 
 async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Permit), CloseReason>) {
-    let (app, _permit) = match admitted {
+    let (app, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(reason) => {
             // Clients come back after exactly a second, for ever: this spreads them.
@@ -93,7 +93,7 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
     let socket_id = SocketId::from_random(rand::rng().random());
     let client = Arc::new(Client { socket_id, app, queue: Queue::new(bounds) });
-    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client));
+    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client), permit);
     if parts.draining.is_cancelled() {
         client.close(CloseReason::ServerGoingAway);
     }

@@ -142,8 +142,16 @@ impl Hub {
         loop {
             let channel = room.open(name);
             let on_change = |change: &Change| {
-                if let Some(webhooks) = &room.webhooks {
-                    webhooks.entered(name, change);
+                if let Some(webhooks) = room.webhooks_of(name) {
+                    if change.occupancy {
+                        webhooks.entered(name, None);
+                    }
+                    if let Some(user) = &change.member {
+                        webhooks.entered(name, Some(user));
+                    }
+                    if change.cache_miss {
+                        webhooks.missed(name);
+                    }
                 }
                 room.count_later(&channel, change);
             };
@@ -158,8 +166,13 @@ impl Hub {
     pub fn unsubscribe(&self, client: &Client, subscription: &Subscription) {
         let (channel, room) = (&subscription.channel, self.room(&client.app));
         let on_change = |change: &Change| {
-            if let Some(webhooks) = &room.webhooks {
-                webhooks.left(&channel.name, change);
+            if let Some(webhooks) = room.webhooks_of(&channel.name) {
+                if let Some(user) = &change.member {
+                    webhooks.left(&channel.name, Some(user));
+                }
+                if change.occupancy {
+                    webhooks.left(&channel.name, None);
+                }
             }
             room.count_later(channel, change);
         };
@@ -303,6 +316,11 @@ impl Hub {
 }
 
 impl Room {
+    /// Who is told about the channel; nobody hears of what is sent to one user.
+    fn webhooks_of(&self, channel: &ChannelName) -> Option<&AppWebhooks> {
+        self.webhooks.as_deref().filter(|_| channel.kind() != ChannelKind::ServerToUser)
+    }
+
     /// Puts the channel on the list of those whose number of subscriptions is announced, unless it is there already.
     fn count_later(&self, channel: &Arc<Channel>, change: &Change) {
         if let (Some(counts), Some(at)) = (&self.counts, change.announce_count_at) {

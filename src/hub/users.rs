@@ -1,7 +1,7 @@
 //! Users who are signed in on this node: the connections that are theirs, and who watches whom (section 3.5).
 //!
 //! Always: whoever signs in is answered, and told the present state of those it watches, in the same step, under the lock; every
-//! change comes after that. A user is announced as offline after [`GRACE`], so a page's reload is silent; changes within [`JOIN`] go
+//! change comes after that. A user is announced as offline after `GRACE`, so a page's reload is silent; changes within `JOIN` go
 //! to a watcher as one message.
 
 use std::collections::HashMap;

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 /// How long a third party may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client that follows no redirects, asks no proxy and gives up after [`TIMEOUT`].
+/// A client that follows no redirects, asks no proxy and gives up after `TIMEOUT`.
 ///
 /// # Errors
 /// When the machine's certificates cannot be read.

@@ -1,7 +1,7 @@
 //! Webhooks going out (section 5): what happened on channels becomes signed requests to the app's receivers.
 //!
 //! The hub reports under a channel's lock, so what is reported of a channel comes in its true order: [`AppWebhooks::entered`] and
-//! [`AppWebhooks::left`]. Departures are held back here for [`GRACE`] and cancelled by a return; what remains goes to every
+//! [`AppWebhooks::left`]. Departures are held back here for `GRACE` and cancelled by a return; what remains goes to every
 //! [`receiver::Receiver`] that wants it. Always: reporting never waits, so no receiver slows a socket; per channel `occupied` and
 //! `vacated` alternate, and so do `member_added` and `member_removed` of a user.
 
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use herald_protocol::webhook::{WebhookEvent, WebhookKind};
-use herald_protocol::{ChannelKind, ChannelName, UserId};
+use herald_protocol::{ChannelName, UserId};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,6 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::{App, Apps};
 use crate::due::DueList;
-use crate::hub::channel::Change;
 use receiver::Receiver;
 
 /// How long a departure is held back, so that a page's reload goes unnoticed.
@@ -128,38 +127,31 @@ impl Webhooks {
 }
 
 impl AppWebhooks {
-    /// A subscriber has entered `channel`; call this under the channel's lock.
-    pub fn entered(&self, channel: &ChannelName, change: &Change) {
-        if channel.kind() == ChannelKind::ServerToUser {
+    /// The first subscriber has entered `channel`, or the user's first connection if one is named; call this under the channel's lock.
+    pub fn entered(&self, channel: &ChannelName, user: Option<&UserId>) {
+        let mut transitions = self.transitions.lock();
+        if transitions.has_returned(channel, user) {
             return;
         }
-        let mut transitions = self.transitions.lock();
-        if change.occupancy && !transitions.has_returned(channel, None) {
-            self.deliver(&WebhookEvent::ChannelOccupied { channel: channel.clone() });
-        }
-        if let Some(user) = &change.member
-            && !transitions.has_returned(channel, Some(user))
-        {
-            self.deliver(&WebhookEvent::MemberAdded { channel: channel.clone(), user_id: user.clone() });
-        }
-        if change.cache_miss && transitions.cache_misses.insert(channel.clone()) {
-            self.due.add(Instant::now() + CACHE_MISS_PAUSE, Due::CacheMiss(channel.clone()));
-            self.deliver(&WebhookEvent::CacheMiss { channel: channel.clone() });
-        }
+        let channel = channel.clone();
+        self.deliver(&match user.cloned() {
+            None => WebhookEvent::ChannelOccupied { channel },
+            Some(user_id) => WebhookEvent::MemberAdded { channel, user_id },
+        });
     }
 
-    /// A subscriber has left `channel`; call this under the channel's lock.
-    pub fn left(&self, channel: &ChannelName, change: &Change) {
-        if channel.kind() == ChannelKind::ServerToUser {
-            return;
-        }
-        let mut transitions = self.transitions.lock();
-        let member = change.member.clone().map(Some);
-        let vacated = change.occupancy.then_some(None);
-        for user in member.into_iter().chain(vacated) {
-            let subject = (channel.clone(), user);
-            let number = transitions.depart(subject.clone());
-            self.due.add(Instant::now() + GRACE, Due::Departure(subject, number));
+    /// The last subscriber has left `channel`, or the user's last connection if one is named; call this under the channel's lock.
+    pub fn left(&self, channel: &ChannelName, user: Option<&UserId>) {
+        let subject = (channel.clone(), user.cloned());
+        let number = self.transitions.lock().depart(subject.clone());
+        self.due.add(Instant::now() + GRACE, Due::Departure(subject, number));
+    }
+
+    /// A subscriber has met an empty cache.
+    pub fn missed(&self, channel: &ChannelName) {
+        if self.transitions.lock().cache_misses.insert(channel.clone()) {
+            self.due.add(Instant::now() + CACHE_MISS_PAUSE, Due::CacheMiss(channel.clone()));
+            self.deliver(&WebhookEvent::CacheMiss { channel: channel.clone() });
         }
     }
 

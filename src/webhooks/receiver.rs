@@ -1,6 +1,6 @@
 //! One receiver of webhooks: what it wants, what waits for it, and how it is tried.
 //!
-//! A channel's events always take the same of [`LANES`] lanes, and a lane has one request under way: so events stay in order per
+//! A channel's events always take the same of `LANES` lanes, and a lane has one request under way: so events stay in order per
 //! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself.
 
 use std::collections::VecDeque;

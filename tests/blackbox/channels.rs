@@ -1,7 +1,7 @@
 //! Channels (sections 1, 3.1 to 3.3): names, kinds, signatures, subscribing and unsubscribing, and what arrives in which order.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use herald_protocol::Secret;
@@ -476,4 +476,35 @@ async fn subscribers_are_counted_where_the_app_wants_it() {
     tokio::time::sleep(Duration::from_millis(300)).await; // longer than changes may be gathered
     quiet.settle().await;
     first.settle().await; // presence channels have their members instead
+}
+
+#[tokio::test]
+async fn a_large_channel_is_counted_rarely_and_the_last_count_always_arrives() {
+    let herald = Herald::start("[[apps]]\nsubscription_count = true").await;
+    let mut observer = herald.connect().await;
+    observer.subscribe("news").await;
+    let mut others = Vec::new();
+    for _ in 0..129 {
+        let mut client = herald.connect().await;
+        client.send(client.subscription("news", None)).await;
+        others.push(client);
+    }
+    let (mut count, mut large) = (0, Vec::new());
+    while count != 130 {
+        count =
+            observer.expect("pusher_internal:subscription_count").await.json()["subscription_count"].as_u64().unwrap();
+        if count > 100 {
+            large.push(Instant::now());
+        }
+    }
+    for pair in large.windows(2) {
+        let pause = pair[1] - pair[0];
+        assert!(pause > Duration::from_secs(4), "above a hundred at most every 5 s, not after {pause:?}");
+    }
+    others.into_iter().for_each(Client::cut);
+    while count != 1 {
+        count =
+            observer.expect("pusher_internal:subscription_count").await.json()["subscription_count"].as_u64().unwrap();
+    }
+    observer.settle().await;
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::support::{Event, Herald};
+use crate::support::{Client, Event, Herald};
 
 const ROOM: &str = "presence-room";
 
@@ -301,7 +301,7 @@ async fn whoever_watches_a_churning_room_knows_who_is_there() {
             loop {
                 let event = client.next().await;
                 if event.event == "marker" {
-                    return list;
+                    return (client, list);
                 }
                 apply(&mut list, &event);
             }
@@ -313,13 +313,35 @@ async fn whoever_watches_a_churning_room_knows_who_is_there() {
         done.add_permits(WATCHING);
         clients
     };
-    let (_clients, lists) = tokio::join!(churned, watch);
+    let (_clients, watched) = tokio::join!(churned, watch);
     let present = users(&herald.api().get(&format!("/channels/{ROOM}/users"), &[]).await.ok());
     let mut late = herald.connect().await;
     let mut shown = ids(&late.join(ROOM, "late").await);
     shown.remove("late");
     assert_eq!(shown, present);
-    for (number, list) in lists.into_iter().enumerate() {
-        assert_eq!(list, present, "what watcher {number} was told");
+    for (number, (_, list)) in watched.iter().enumerate() {
+        assert_eq!(*list, present, "what watcher {number} was told");
     }
+}
+
+#[tokio::test]
+async fn a_snapshot_larger_than_what_may_wait_arrives_whole() {
+    const MEMBERS: usize = 60;
+    let herald = Herald::start("connection = { queue = { max_bytes = 16384 } }").await;
+    let mut members: Vec<Client> = Vec::new();
+    for number in 0..MEMBERS {
+        let mut client = herald.connect().await;
+        let data = json!({ "user_id": format!("user-{number}"), "user_info": "x".repeat(2_000) });
+        let answer = client.join_with(ROOM, &data).await;
+        assert_eq!(ids(&answer).len(), number + 1);
+        for earlier in &mut members {
+            assert_eq!(earlier.expect("pusher_internal:member_added").await.json(), data);
+        }
+        members.push(client);
+    }
+    let mut late = herald.connect().await;
+    let answer = late.join(ROOM, "late").await;
+    assert!(answer.text.len() > 100_000, "many times the bound: {}", answer.text.len());
+    assert_eq!(ids(&answer).len(), MEMBERS + 1);
+    late.settle().await;
 }

@@ -16,7 +16,7 @@ use crate::apps::App;
 use crate::http::error::ApiError;
 use crate::limits::{Limiter, Refused};
 use crate::metrics;
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// How far a request's timestamp may be from the server's clock.
 const WINDOW_SECONDS: u64 = 600;

@@ -11,7 +11,7 @@ use super::auth::Signed;
 use super::parameters::{Attribute, Info};
 use crate::http::error::ApiError;
 use crate::hub::Occupancy;
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// `GET /channels`: the occupied channels, with what is asked about them.
 ///

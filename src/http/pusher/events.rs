@@ -15,7 +15,7 @@ use super::parameters::{Info, Parameters, given};
 use crate::apps::App;
 use crate::http::error::ApiError;
 use crate::hub::{Hub, event_frame};
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// Hands the event to every subscriber's queue, then answers.
 ///

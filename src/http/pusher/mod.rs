@@ -22,7 +22,7 @@ use axum::routing::{MethodRouter, get, post};
 
 use super::error::ApiError;
 use super::idempotency;
-use crate::server::Parts;
+use crate::parts::Parts;
 use auth::Signed;
 
 /// The routes; the prefix stands in the patterns, since the path is signed exactly as the client wrote it.

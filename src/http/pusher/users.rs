@@ -9,7 +9,7 @@ use herald_protocol::json::members;
 use super::Answer;
 use super::auth::Signed;
 use crate::http::error::ApiError;
-use crate::server::Parts;
+use crate::parts::Parts;
 
 /// `POST /users/{user_id}/terminate_connections`: ends every connection of a user.
 ///

@@ -1,0 +1,45 @@
+//! The parts of a running server, built once by `server` and shared by every request and connection.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::Apps;
+use crate::config::Config;
+use crate::hub::Hub;
+use crate::limits::Attempts;
+use crate::webhooks::Webhooks;
+
+/// What every request and connection may use.
+#[derive(Debug)]
+pub struct Parts {
+    /// What was configured.
+    pub config: Config,
+    /// The applications.
+    pub apps: Arc<Apps>,
+    /// Who is here.
+    pub hub: Arc<Hub>,
+    /// What goes to the apps' backends.
+    pub webhooks: Webhooks,
+    /// The clients' tasks.
+    pub connections: TaskTracker,
+    /// Attempts to connect, by address.
+    pub attempts: Attempts,
+    /// Places for clients whose refusal is held back.
+    pub held_back: Arc<Semaphore>,
+    /// Cancelled once clients are being sent away.
+    pub draining: CancellationToken,
+    /// Whether a balancer should send clients here.
+    pub ready: AtomicBool,
+}
+
+impl Parts {
+    /// Whether a balancer should send clients here: from when all listens until the end is asked for.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Acquire)
+    }
+}
