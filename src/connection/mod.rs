@@ -247,3 +247,55 @@ async fn linger(mut transport: Transport) {
     // Whether the client waited for our end or was gone already makes no difference any more.
     _ = tokio::time::timeout(LINGER, until_its_end).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_every_reason() {
+        let clients = |code: Option<u16>| match code {
+            Some(4000) => "reconnect with TLS",
+            Some(4001..=4099 | 4300..) => "give up",
+            Some(4200..=4299) => "reconnect at once",
+            Some(_) => "reconnect after a second",
+            None => "reconnect after a second, unless they closed themselves",
+        };
+        let mut text = "# Why was my client closed?\n\nThe close frame has a code and the reason as text; before a code from 4000 on, a `pusher:error` \
+                        with the same says it too. The log\n(from `debug` on) and the metric `herald_connections_closed_total`, or \
+                        `herald_connections_refused_total` for those that were never\naccepted, have it under the name in the second column. \
+                        What clients do is what pusher-js does.\n\n| code | name | reason | clients |\n|---|---|---|---|\n"
+            .to_owned();
+        for reason in [
+            CloseReason::TlsRequired,
+            CloseReason::UnknownApp,
+            CloseReason::AppDisabled,
+            CloseReason::UnsupportedProtocol,
+            CloseReason::OriginNotAllowed,
+            CloseReason::NotAuthorizedInTime,
+            CloseReason::UserTerminated,
+            CloseReason::AppConnections(100),
+            CloseReason::NodeConnections(100),
+            CloseReason::TooManyAttempts,
+            CloseReason::SlowReader,
+            CloseReason::InvalidMessages,
+            CloseReason::ServerGoingAway,
+            CloseReason::PongTimeout,
+            CloseReason::ProtocolViolation,
+            CloseReason::BinaryFrame,
+            CloseReason::InvalidUtf8,
+            CloseReason::MessageTooBig,
+            CloseReason::ClosedByClient,
+            CloseReason::Broken,
+        ] {
+            let code = reason.code().map_or_else(|| "none".to_owned(), |code| code.to_string());
+            let (label, message, clients) = (reason.label(), reason.message(), clients(reason.code()));
+            text.push_str(&format!("| {code} | `{label}` | {message} | {clients} |\n"));
+        }
+        text.push_str(
+            "\nOver capacity is never a code that clients give up on: pusher-js stays away for ever after 4000 to 4099 and from 4300 on. \
+             A refusal with\n4100 is held back for 1 to 5 s, since pusher-js comes back after exactly one.\n",
+        );
+        crate::config::document::is_up_to_date("docs/close-codes.md", &text);
+    }
+}

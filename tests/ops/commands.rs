@@ -1,0 +1,1 @@
+//! The command line: `check`, `trigger`, `listen`, and what it says about itself.
