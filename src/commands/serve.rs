@@ -38,6 +38,8 @@ fn write_log(options: &LogOptions) {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
     let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // By default a line that nobody takes is told on stderr, which is the same place: the connection's task would panic.
+    let log = log.log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
     match options.format {
         LogFormat::Json => log.json().flatten_event(true).init(),

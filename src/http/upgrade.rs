@@ -36,6 +36,7 @@ const KNOWN_CLIENTS: [&str; 8] =
 pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
     let Some(accept) = handshake(request.headers()) else {
         let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
+        tracing::info!(status = StatusCode::UPGRADE_REQUIRED.as_u16(), reason = text.trim_end(), "request refused");
         return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], text).into_response();
     };
     let query = request.uri().query().unwrap_or_default();
@@ -76,7 +77,7 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
 }
 
 async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Permit), CloseReason>) {
-    let (app, _permit) = match admitted {
+    let (app, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(reason) => {
             // Clients come back after exactly a second, for ever: this spreads them.
@@ -93,7 +94,7 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
     let socket_id = SocketId::from_random(rand::rng().random());
     let client = Arc::new(Client { socket_id, app, queue: Queue::new(bounds) });
-    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client));
+    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client), permit);
     if parts.draining.is_cancelled() {
         client.close(CloseReason::ServerGoingAway);
     }

@@ -1,6 +1,6 @@
 //! What the tests stand on: the server's process, its clients, its backend.
 
-mod api;
+pub(crate) mod api;
 mod client;
 mod herald;
 mod wire;

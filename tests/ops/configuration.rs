@@ -1,0 +1,330 @@
+//! What is configured, by file and environment: what is used, what is refused, and what is said about it.
+
+use crate::process::{Running, Setup, get};
+use crate::support::App;
+
+/// An app of a file.
+const SHOP: &str = "[[apps]]\nid = \"shop\"\nkey = \"shop-key\"\nsecret = \"shop-secret\"\n";
+
+fn shop() -> App {
+    App::new("shop", "shop-key", "shop-secret")
+}
+
+/// A client of the app gets what its backend triggers.
+async fn serves(herald: &Running, app: &App) {
+    let mut client = herald.connect_to(app).await;
+    client.subscribe("private-room").await;
+    herald.api_of(app).trigger("private-room", "e", "data").await;
+    assert_eq!(client.expect("e").await.data(), "data");
+}
+
+/// The refusal of a client without a known key.
+async fn is_unknown(herald: &Running, key: &str) {
+    herald.open(&format!("/app/{key}?protocol=7"), "").await.expect_refusal(4001).await;
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
+    let file = r#"
+        [server]
+        listen = "nowhere"
+        trusted_proxies = ["10.0.0.0/8", "proxy.example.com"]
+        handshake_timeout = "1ms"
+        [connection]
+        activity_timeout = 60
+        [connection.queue]
+        max_bytes = "1KiB"
+        [[apps]]
+        id = "shop"
+        key = "shop-key"
+        secret = 20062006
+        client_events = "yes"
+        [apps.limits]
+        event_name = 0
+        [[apps.webhooks]]
+        url = "ftp://hooks:password@example.com/"
+        events = ["channel_ocupied"]
+    "#;
+    let setup = Setup::new().file("my.toml", file).without("HERALD_LISTEN");
+    let setup = setup.env("HERALD_CONFIG", "my.toml").env("HERALD_METRICS_LISTEN", "everywhere");
+    let setup = setup.env("HERALD_MAX_CONNECTIONS", "many").env("HERALD_SHUTDOWN_DRAIN", "1 day");
+    let said = setup.refused().await;
+    for (option, origin, was, allowed) in [
+        ("server.listen", "my.toml", "\"nowhere\"", "ADDRESS:PORT"),
+        ("server.trusted_proxies", "my.toml", "proxy.example.com", "an IP address or a network"),
+        ("server.handshake_timeout", "my.toml", "\"1ms\"", "from 100ms to 5m"),
+        ("server.max_connections", "HERALD_MAX_CONNECTIONS", "\"many\"", "a number from 1 to 10000000"),
+        ("shutdown.drain", "HERALD_SHUTDOWN_DRAIN", "\"1 day\"", "a span of time from 0s to 10m"),
+        ("connection.activity_timeout", "my.toml", "60", "a span of time from 1s to 1h"),
+        ("connection.queue.max_bytes", "my.toml", "\"1KiB\"", "bytes from 16384"),
+        ("metrics.listen", "HERALD_METRICS_LISTEN", "\"everywhere\"", "or \"off\""),
+        ("apps.secret", "my.toml, apps \"shop\"", "the value", "text of 1 to 512 bytes"),
+        ("apps.client_events", "my.toml, apps \"shop\"", "\"yes\"", "true or false"),
+        ("apps.limits.event_name", "my.toml, apps \"shop\"", "0", "a number from 1 to 1000"),
+        ("apps.webhooks.url", "my.toml, apps \"shop\"", "the value", "an http:// or https:// URL"),
+        ("apps.webhooks.events", "my.toml, apps \"shop\"", "channel_ocupied", "channel_occupied, channel_vacated"),
+    ] {
+        let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{option} (from ")));
+        let line = line.unwrap_or_else(|| panic!("{option} is not told:\n{said}"));
+        for part in [origin, was, allowed] {
+            assert!(line.contains(part), "{part}: {line}");
+        }
+    }
+    assert!(said.contains("13 problems"), "{said}");
+    assert!(!said.contains("20062006") && !said.contains("password"), "a secret is shown to nobody:\n{said}");
+}
+
+#[tokio::test]
+async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
+    // Paths and secrets may be any text.
+    const ANY_TEXT: [&str; 4] = ["HERALD_DATA_DIR", "HERALD_TLS_CERT", "HERALD_TLS_KEY", "HERALD_APP_SECRET"];
+    let words = include_str!("../../config/herald.toml").split(|c: char| !c.is_ascii_uppercase() && c != '_');
+    let mut variables: Vec<&str> = words.filter(|word| word.starts_with("HERALD_")).collect();
+    variables.sort_unstable();
+    variables.dedup();
+    assert!(variables.len() > 30, "{variables:?}");
+    let setup = variables.iter().fold(Setup::new(), |setup, name| setup.env(name, "~ such a value ~"));
+    let said = setup.refused().await;
+    for name in variables {
+        let told = said.contains(&format!("(from {name}): \"~ such a value ~\" is not allowed; it must be "));
+        assert!(told != ANY_TEXT.contains(&name), "{name}:\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn no_option_has_a_name_that_kubernetes_sets() {
+    let page = include_str!("../../docs/configuration.md");
+    let options: Vec<&str> = page.lines().filter(|line| line.contains("<br>`HERALD_")).collect();
+    assert!(options.len() > 30, "{options:?}");
+    for taken in ["`HERALD_PORT", "`HERALD_SERVICE_"] {
+        assert!(options.iter().all(|line| !line.contains(taken)), "{taken}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_key_is_refused_with_the_nearest_name() {
+    for (file, parts) in [
+        ("[server]\nlistn = \"127.0.0.1:0\"\n", ["server.listn (from herald.toml)", "did you mean listen?"]),
+        ("[serve]\n", ["serve (from herald.toml)", "did you mean server?"]),
+        ("[connection.queue]\nmaxbytes = 5\n", ["connection.queue.maxbytes", "did you mean max_bytes?"]),
+        ("[[apps]]\nid = \"a\"\nkey = \"k\"\nsecrett = \"x\"\n", ["apps.secrett", "did you mean secret?"]),
+        ("[tls]\ncolour = 1\n", ["tls.colour", "known are cert, key"]),
+    ] {
+        let said = Setup::new().config(file).refused().await;
+        assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_variable_is_one_warning_and_the_server_starts() {
+    let herald = Setup::new().env("HERALD_LISTNE", "x").env("HERALD_PORT", "6001").start().await;
+    for (name, meant) in [("HERALD_LISTNE", "HERALD_LISTEN"), ("HERALD_PORT", "HERALD_LISTEN")] {
+        let line = herald.logged(&[name, meant]).await;
+        assert_eq!(line["level"], "WARN", "{line}");
+    }
+    herald.connect().await;
+    let warnings = herald.log().into_iter().filter(|line| line["level"] == "WARN").count();
+    assert_eq!(warnings, 2, "one each");
+}
+
+#[tokio::test]
+async fn what_kubernetes_injects_is_ignored_with_a_line() {
+    let injected = [
+        ("HERALD_PORT", "tcp://10.0.0.1:6001"),
+        ("HERALD_PORT_6001_TCP", "tcp://10.0.0.1:6001"),
+        ("HERALD_PORT_6001_TCP_PROTO", "tcp"),
+        ("HERALD_PORT_6001_TCP_PORT", "6001"),
+        ("HERALD_PORT_6001_TCP_ADDR", "10.0.0.1"),
+        ("HERALD_SERVICE_HOST", "10.0.0.1"),
+        ("HERALD_SERVICE_PORT", "6001"),
+        ("HERALD_SERVICE_PORT_HTTP", "6001"),
+        ("SOKETI_PORT", "tcp://10.0.0.2:6001"),
+        ("REVERB_SERVER_PORT", "tcp://10.0.0.3:8080"),
+    ];
+    let setup = injected.iter().fold(Setup::new(), |setup, (name, value)| setup.env(name, value));
+    let herald = setup.start().await;
+    let line = herald.logged(&["ignored"]).await;
+    for (name, _) in injected {
+        assert!(line.to_string().contains(name), "{name}: {line}");
+    }
+    assert!(herald.log().iter().all(|line| line["level"] != "WARN"), "{:?}", herald.log());
+    serves(&herald, &App::new("app-id", "app-key", "app-secret")).await;
+}
+
+#[tokio::test]
+async fn the_names_of_others_work_and_a_line_says_which_was_used() {
+    for [id, key, secret] in [
+        ["PUSHER_APP_ID", "PUSHER_KEY", "PUSHER_SECRET"],
+        ["PUSHER_APP_ID", "PUSHER_APP_KEY", "PUSHER_APP_SECRET"],
+        ["SOKETI_DEFAULT_APP_ID", "SOKETI_DEFAULT_APP_KEY", "SOKETI_DEFAULT_APP_SECRET"],
+        ["REVERB_APP_ID", "REVERB_APP_KEY", "REVERB_APP_SECRET"],
+    ] {
+        let app = App::new("1234", "their-key", "their-secret");
+        let setup = Setup::new().env(id, "1234").env(key, "their-key").env(secret, "their-secret");
+        let herald = setup.start().await;
+        serves(&herald, &app).await;
+        for name in [id, key, secret] {
+            herald.logged(&[&format!("{name} is used")]).await;
+        }
+        is_unknown(&herald, "app-key").await;
+    }
+}
+
+#[tokio::test]
+async fn addresses_of_others_are_listened_on() {
+    for variables in [
+        &[("SOKETI_PORT", "0")][..],
+        &[("SOKETI_HOST", "127.0.0.1"), ("SOKETI_PORT", "0")],
+        &[("REVERB_SERVER_PORT", "0"), ("REVERB_SERVER_HOST", "localhost")],
+    ] {
+        let setup = variables.iter().fold(Setup::new().without("HERALD_LISTEN"), |setup, (n, v)| setup.env(n, v));
+        let herald = setup.start().await;
+        assert_ne!(herald.address().port(), 6001, "{variables:?}");
+        herald.connect().await;
+        for (name, _) in variables {
+            herald.logged(&[name, "used"]).await;
+        }
+    }
+    let said = Setup::new().without("HERALD_LISTEN").env("SOKETI_PORT", "http").refused().await;
+    assert!(said.contains("server.listen (from SOKETI_PORT): \"127.0.0.1:http\" is not allowed"), "{said}");
+}
+
+#[tokio::test]
+async fn the_first_name_found_wins() {
+    let names = ["HERALD_APP_KEY", "PUSHER_KEY", "SOKETI_DEFAULT_APP_KEY", "REVERB_APP_KEY"];
+    for (position, winner) in names.iter().enumerate() {
+        let setup = Setup::new().env("HERALD_APP_ID", "1").env("HERALD_APP_SECRET", "s");
+        let setup = names.iter().skip(position).fold(setup, |setup, name| setup.env(name, &format!("{name}-value")));
+        let herald = setup.start().await;
+        serves(&herald, &App::new("1", &format!("{winner}-value"), "s")).await;
+        if let Some(loser) = names.get(position + 1) {
+            is_unknown(&herald, &format!("{loser}-value")).await;
+            assert!(!herald.stderr.read().contains(&format!("{loser} is used")));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_app_of_the_environment_joins_those_of_the_file_or_replaces_its_namesake() {
+    let app = |id| Setup::new().config(SHOP).env("HERALD_APP_ID", id).env("PUSHER_KEY", "k").env("PUSHER_SECRET", "s");
+    let herald = app("other").start().await;
+    serves(&herald, &shop()).await;
+    serves(&herald, &App::new("other", "k", "s")).await;
+
+    let herald = app("shop").start().await;
+    serves(&herald, &App::new("shop", "k", "s")).await;
+    is_unknown(&herald, "shop-key").await;
+
+    let said = Setup::new().config(SHOP).env("HERALD_APP_KEY", "k").refused().await;
+    assert!(said.contains("HERALD_APP_KEY is set but not HERALD_APP_ID and HERALD_APP_SECRET"), "{said}");
+}
+
+#[tokio::test]
+async fn the_environment_is_over_the_file() {
+    let file = format!("[server]\nlisten = \"127.0.0.1:1\"\n[metrics]\nlisten = \"127.0.0.1:1\"\n{SHOP}");
+    let herald = Setup::new().config(&file).start().await;
+    assert_ne!(herald.address().port(), 1);
+    serves(&herald, &shop()).await;
+}
+
+#[tokio::test]
+async fn the_file_is_the_one_that_is_named_or_the_one_at_hand() {
+    let at_hand = Setup::new().config(SHOP).start().await;
+    at_hand.logged(&["herald.toml", "is used"]).await;
+    serves(&at_hand, &shop()).await;
+
+    let other = SHOP.replace("shop-key", "other-key");
+    let app = App::new("shop", "other-key", "shop-secret");
+    let named = Setup::new().config("not even TOML").file("other.toml", &other).env("HERALD_CONFIG", "other.toml");
+    serves(&named.start().await, &app).await;
+
+    let argument = Setup::new().file("other.toml", &other).env("HERALD_CONFIG", "missing.toml");
+    serves(&argument.args(["--config", "other.toml"]).start().await, &app).await;
+
+    let said = Setup::new().env("HERALD_CONFIG", "missing.toml").refused().await;
+    assert!(said.contains("missing.toml (from HERALD_CONFIG): the file cannot be read"), "{said}");
+    let said = Setup::new().args(["--config", "missing.toml"]).refused().await;
+    assert!(said.contains("missing.toml (from --config): the file cannot be read"), "{said}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_no_toml_is_named_with_its_line_and_without_its_text() {
+    for text in
+        ["[[apps]]\nsecret = hush-hush\n", "[[apps]]\nsecret = \"hush-hush\n", "[[apps]]\nsecret \"hush-hush\"\n"]
+    {
+        let said = Setup::new().config(text).refused().await;
+        assert!(said.contains("herald.toml") && said.contains("line 2"), "{said}");
+        assert!(!said.contains("hush"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn two_apps_cannot_share_an_id_or_a_key() {
+    let twin = SHOP.replace("shop-key", "twin-key");
+    assert!(Setup::new().config(&format!("{SHOP}{twin}")).refused().await.contains("\"shop\" is the id of two apps"));
+    let twin = SHOP.replace("\"shop\"", "\"twin\"");
+    assert!(Setup::new().config(&format!("{SHOP}{twin}")).refused().await.contains("\"shop-key\" is used twice"));
+    let said = Setup::new().config("[[apps]]\n").refused().await;
+    assert!(["apps.id", "apps.key", "apps.secret"].iter().all(|option| said.contains(option)), "{said}");
+}
+
+#[tokio::test]
+async fn with_nothing_configured_it_is_for_this_machine_only() {
+    let effective = Setup::new().without("HERALD_LISTEN").without("HERALD_METRICS_LISTEN").args(["check"]).run().await;
+    assert!(effective.status.success(), "{effective:?}");
+    let effective: toml::Table = effective.stdout.parse().unwrap();
+    assert_eq!(effective["server"]["listen"].as_str(), Some("127.0.0.1:6001"));
+    assert_eq!(effective["metrics"]["listen"].as_str(), Some("127.0.0.1:9601"));
+    assert_eq!(effective["apps"][0]["id"].as_str(), Some("app-id"));
+    assert_eq!(effective["apps"][0]["key"].as_str(), Some("app-key"));
+    assert_eq!(effective["apps"][0]["client_events"].as_bool(), Some(true));
+
+    for listen in ["0.0.0.0:0", "[::]:0", "192.0.2.1:0"] {
+        let said = Setup::new().env("HERALD_LISTEN", listen).refused().await;
+        for name in ["HERALD_APP_ID", "HERALD_APP_KEY", "HERALD_APP_SECRET", listen] {
+            assert!(said.contains(name), "{name}: {said}");
+        }
+    }
+    // Said in so many words they are as known as before.
+    let newcomer = "[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
+    Setup::new().config(newcomer).env("HERALD_LISTEN", "0.0.0.0:0").refused().await;
+
+    let herald = Setup::new().config(SHOP).env("HERALD_LISTEN", "0.0.0.0:0").start().await;
+    let port = herald.address().port();
+    assert_eq!(get(&format!("http://127.0.0.1:{port}/health/live")).await.0, 200);
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_named_with_its_option() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for (variable, option) in [("HERALD_LISTEN", "server.listen"), ("HERALD_METRICS_LISTEN", "metrics.listen")] {
+        let said = Setup::new().env(variable, &address).refused().await;
+        assert!(said.contains(&format!("{option}: cannot listen on {address}")), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn the_limit_of_open_files_is_raised() {
+    let herald = Setup::new().after("ulimit -S -n 64").start().await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", herald.id())).unwrap();
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+    let [soft, hard] = [0, 1].map(|column| line.split_whitespace().nth(column).unwrap());
+    assert_eq!(soft, hard, "{line}");
+    let mut clients = Vec::new();
+    for _ in 0..100 {
+        clients.push(herald.connect().await);
+    }
+}
+
+#[tokio::test]
+async fn the_listening_line_is_on_stdout_whatever_the_log_level() {
+    for level in ["error", "warn", "info", "debug", "trace"] {
+        let herald = Setup::new().config(SHOP).env("HERALD_LOG_LEVEL", level).start().await;
+        herald.connect_to(&shop()).await;
+        assert!(herald.stdout.read().starts_with(&format!("listening on http://{}\n", herald.address())));
+        if level == "error" {
+            assert_eq!(herald.stderr.read(), "");
+        }
+    }
+}
