@@ -1,7 +1,7 @@
-//! The clients, cheap enough not to be what is measured: blocking while they are set up, then one thread and one epoll for all.
+//! The clients, cheap enough not to be what is measured: all subscribers share one thread and one epoll, a backend has a thread.
 //!
-//! [`Subscribers`] read events and compare every byte with what must come; [`Backend`] triggers at a steady rate;
-//! [`Backends`] trigger as fast as they are answered.
+//! [`Subscribers`] read events and compare every byte with what must come; a [`Backend`] triggers them, one after the other, over a
+//! connection that is kept alive.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -150,19 +150,24 @@ impl Backend {
         Ok(Self { stream: open(address)?, request })
     }
 
-    /// Triggers `times` events, `rate` a second; fails if the rate cannot be kept, since the figures would be of another load.
-    pub(crate) fn trigger(&mut self, times: usize, rate: u32) -> anyhow::Result<()> {
-        let interval = Duration::from_secs(1) / rate;
+    /// Triggers `times` events, evenly over `period`; fails if that takes longer, since the figures would be of another load. Without a
+    /// period, each is sent as soon as the one before is answered.
+    pub(crate) fn trigger(&mut self, times: u32, period: Option<Duration>) -> anyhow::Result<()> {
         let start = Instant::now();
-        let mut due = start;
-        for _ in 0..times {
-            thread::sleep(due.saturating_duration_since(Instant::now()));
+        for number in 0..times {
+            if let Some(period) = period {
+                let due = start + period * number / times;
+                thread::sleep(due.saturating_duration_since(Instant::now()));
+            }
             self.trigger_once()?;
-            due += interval;
         }
-        let (planned, took) = (due - start, start.elapsed());
-        anyhow::ensure!(took < planned.mul_f64(1.1), "{times} triggers took {took:.1?} instead of {planned:.1?}");
-        Ok(())
+        let took = start.elapsed();
+        match period {
+            Some(period) if took > period.mul_f64(1.1) => {
+                anyhow::bail!("{times} triggers took {took:.1?} instead of {period:.1?}")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn trigger_once(&mut self) -> anyhow::Result<()> {
@@ -176,70 +181,6 @@ impl Backend {
         }
         Ok(())
     }
-}
-
-/// Several backends, each on a connection of its own, each with one request under way at any time.
-#[derive(Debug)]
-pub(crate) struct Backends {
-    poll: Poll,
-    clients: Vec<(mio::net::TcpStream, Vec<u8>)>,
-    request: String,
-}
-
-impl Backends {
-    /// Connects `count` of them; every trigger will be the same `request`.
-    pub(crate) fn connect(address: SocketAddr, count: usize, request: String) -> anyhow::Result<Self> {
-        let poll = Poll::new()?;
-        let mut clients = Vec::with_capacity(count);
-        for number in 0..count {
-            let stream = open(address)?;
-            stream.set_nonblocking(true)?;
-            let mut stream = mio::net::TcpStream::from_std(stream);
-            poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
-            clients.push((stream, Vec::new()));
-        }
-        Ok(Self { poll, clients, request })
-    }
-
-    /// Triggers `times` events between them and waits for every answer.
-    pub(crate) fn trigger(&mut self, times: usize) -> anyhow::Result<()> {
-        let (mut sent, mut answered) = (0, 0);
-        for (stream, _) in self.clients.iter_mut().take(times) {
-            write_whole(stream, &self.request)?;
-            sent += 1;
-        }
-        let mut events = Events::with_capacity(self.clients.len());
-        let mut buffer = [0; 4096];
-        while answered < times {
-            self.poll.poll(&mut events, Some(PATIENCE))?;
-            anyhow::ensure!(!events.is_empty(), "no answer within {PATIENCE:?}");
-            for event in &events {
-                let (stream, answer) = self.clients.get_mut(event.token().0).context("an event for nobody")?;
-                match stream.read(&mut buffer) {
-                    Ok(0) => anyhow::bail!("the server closed a backend's connection"),
-                    Ok(read) => answer.extend_from_slice(buffer.get(..read).unwrap_or_default()),
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
-                    Err(error) => return Err(error.into()),
-                }
-                if !is_whole(answer)? {
-                    continue;
-                }
-                answer.clear();
-                answered += 1;
-                if sent < times {
-                    write_whole(stream, &self.request)?;
-                    sent += 1;
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-fn write_whole(stream: &mut mio::net::TcpStream, request: &str) -> anyhow::Result<()> {
-    let written = stream.write(request.as_bytes())?;
-    anyhow::ensure!(written == request.len(), "a socket took {written} of a request's {} bytes", request.len());
-    Ok(())
 }
 
 /// Whether all of an answer is there; fails on anything but 200.

@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::path::Path;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
 use herald_protocol::ChannelName;
 
-use crate::clients::{Backend, Backends, Subscribers};
+use crate::clients::{Backend, Subscribers};
 use crate::server::Server;
 use crate::wire;
 
@@ -54,20 +54,23 @@ impl Default for Broadcast {
     }
 }
 
-/// Triggers with nobody subscribed, over connections that are kept alive; each sends the next as soon as it is answered.
+/// Triggers with nobody subscribed, from several backends at once.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Publish {
-    /// Triggers
-    #[arg(long, default_value_t = Self::default().requests, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
-    pub requests: u32,
-    /// Connections
-    #[arg(long, default_value_t = Self::default().connections, value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub connections: u32,
+    /// Backends, each with a connection that is kept alive
+    #[arg(long, default_value_t = Self::default().backends, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) backends: u32,
+    /// Triggers a second from each of them; 0 sends the next as soon as the last is answered
+    #[arg(long, default_value_t = Self::default().rate, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub(crate) rate: u32,
+    /// Triggers from each of them
+    #[arg(long, default_value_t = Self::default().triggers, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) triggers: u32,
 }
 
 impl Default for Publish {
     fn default() -> Self {
-        Self { requests: 200_000, connections: 8 }
+        Self { backends: 8, rate: 500, triggers: 5_000 }
     }
 }
 
@@ -97,7 +100,13 @@ pub(crate) enum Bar {
 impl Scenario {
     /// All of them, as the bars are set.
     pub(crate) fn all() -> Vec<Self> {
-        vec![Self::Broadcast(Broadcast::default()), Self::Publish(Publish::default()), Self::Memory(Memory::default())]
+        let full_speed = Publish { rate: 0, triggers: 25_000, ..Publish::default() };
+        vec![
+            Self::Broadcast(Broadcast::default()),
+            Self::Publish(full_speed),
+            Self::Publish(Publish::default()),
+            Self::Memory(Memory::default()),
+        ]
     }
 
     /// The bar for Herald.
@@ -146,8 +155,11 @@ impl fmt::Display for Scenario {
             Self::Broadcast(Broadcast { subscribers, rate, bytes, .. }) => {
                 write!(f, "CPU per delivery: {subscribers} subscribers × {rate} events/s × {bytes} B")
             }
-            Self::Publish(Publish { connections, .. }) => {
-                write!(f, "CPU per HTTP trigger: nobody subscribed, {connections} connections kept alive")
+            Self::Publish(Publish { backends, rate: 0, .. }) => {
+                write!(f, "CPU per HTTP trigger: nobody subscribed, {backends} backends at full speed")
+            }
+            Self::Publish(Publish { backends, rate, .. }) => {
+                write!(f, "CPU per HTTP trigger: nobody subscribed, {backends} backends × {rate}/s")
             }
             Self::Memory(Memory { connections }) => {
                 write!(f, "Resident memory per idle subscribed connection: {connections} connections")
@@ -162,18 +174,18 @@ impl Broadcast {
         let frame = wire::event_frame(&ChannelName::parse(wire::CHANNEL, 164)?, self.bytes);
         let mut subscribers = Subscribers::connect(server.address, self.subscribers as usize)?;
         let mut backend = Backend::connect(server.address, wire::trigger_request(server.address, self.bytes))?;
-        let events = (self.rate * self.seconds) as usize;
-        let deadline = Instant::now() + Duration::from_secs(self.seconds.into()) + GRACE;
+        let events = self.rate * self.seconds;
+        let period = Duration::from_secs(self.seconds.into());
+        let deadline = Instant::now() + period + GRACE;
         let before = server.cpu()?;
         thread::scope(|scope| {
-            let triggering = scope.spawn(|| backend.trigger(events, self.rate));
-            let received = subscribers.receive(&frame, events, deadline);
-            triggering.join().map_err(|_| anyhow::anyhow!("the backend's thread panicked"))??;
-            received
+            let triggering = scope.spawn(|| backend.trigger(events, Some(period)));
+            let received = subscribers.receive(&frame, events as usize, deadline);
+            join(triggering).and(received)
         })?;
         let used = server.cpu()? - before;
         subscribers.expect_silence(SILENCE)?;
-        Ok(used.as_secs_f64() * 1e6 / (events * self.subscribers as usize) as f64)
+        Ok(used.as_secs_f64() * 1e6 / (f64::from(events) * f64::from(self.subscribers)))
     }
 }
 
@@ -181,11 +193,17 @@ impl Publish {
     /// µs of CPU per request.
     fn measure(&self, server: &Server) -> anyhow::Result<f64> {
         let request = wire::trigger_request(server.address, Broadcast::default().bytes);
-        let mut backends = Backends::connect(server.address, self.connections as usize, request)?;
+        let backend = |_| Backend::connect(server.address, request.clone());
+        let mut backends = (0..self.backends).map(backend).collect::<anyhow::Result<Vec<_>>>()?;
+        let period = (self.rate > 0).then(|| Duration::from_secs(1) * self.triggers / self.rate.max(1));
         let before = server.cpu()?;
-        backends.trigger(self.requests as usize)?;
+        thread::scope(|scope| {
+            let trigger = |backend: &mut Backend| backend.trigger(self.triggers, period);
+            let triggering: Vec<_> = backends.iter_mut().map(|backend| scope.spawn(move || trigger(backend))).collect();
+            triggering.into_iter().try_for_each(join)
+        })?;
         let used = server.cpu()? - before;
-        Ok(used.as_secs_f64() * 1e6 / f64::from(self.requests))
+        Ok(used.as_secs_f64() * 1e6 / (f64::from(self.backends) * f64::from(self.triggers)))
     }
 }
 
@@ -200,4 +218,8 @@ impl Memory {
         drop(subscribers);
         Ok(grown as f64 / 1024.0 / f64::from(self.connections))
     }
+}
+
+fn join(triggering: ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
+    triggering.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a backend's thread panicked")))
 }

@@ -70,6 +70,10 @@ Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as 
     };
     let path = if prefix.is_empty() { String::new() } else { format!(", wsPath: '{prefix}'") };
     let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+    let there = match format!("{url}{prefix}").as_str() {
+        "http://127.0.0.1:6001" => String::new(), // where a command looks by itself
+        elsewhere => format!(" --url {elsewhere}"),
+    };
     format!(
         r#"{credentials}
 In a page, with pusher-js:
@@ -81,8 +85,8 @@ In a page, with pusher-js:
 
 Or in a second terminal, and then an event from a third:
 
-    {herald} listen my-channel --url {url}{prefix}
-    {herald} trigger my-channel my-event '{{"hello":"world"}}' --url {url}{prefix}
+    {herald} listen my-channel{there}
+    {herald} trigger my-channel my-event '{{"hello":"world"}}'{there}
 {own}"#
     )
 }

@@ -23,6 +23,7 @@ use crate::hub::{Client, Frame, Later};
 use crate::metrics;
 use session::Session;
 use socket::Socket;
+use transport::Transport;
 
 /// How long a goodbye may take to be written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -57,20 +58,21 @@ pub async fn run(mut connection: Connection) -> CloseReason {
     connection.session.leave(); // out of every channel first, then time for a goodbye
     let Connection { client, socket, .. } = connection;
     Box::pin(say_goodbye(&client, socket, &reason)).await; // boxed: its buffers are needed at the end only
-    client.queue.end();
     reason
 }
 
 /// Refuses a client right after its upgrade: it is told why, and closed.
 pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
     socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    finish(socket).await;
+    if let Some(transport) = write_out(socket).await {
+        linger(transport).await;
+    }
 }
 
 impl Connection {
     async fn serve(&mut self) -> CloseReason {
         let mut later: Option<Later> = None;
-        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session)));
+        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session, None)));
         std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await
     }
 
@@ -81,6 +83,7 @@ impl Connection {
         later: &mut Option<Later>,
         mut timer: Pin<&mut Sleep>,
     ) -> Poll<CloseReason> {
+        let mut acted = false;
         loop {
             if let Poll::Ready(reason) = self.socket.poll_write(cx, &self.client.queue) {
                 return Poll::Ready(reason);
@@ -93,18 +96,25 @@ impl Connection {
             }
             match self.socket.poll_read(cx) {
                 Poll::Ready(Ok(message)) => match self.act(message) {
-                    Ok(work) => *later = work,
+                    Ok(work) => (*later, acted) = (work, true),
                     Err(reason) => return Poll::Ready(reason),
                 },
                 Poll::Ready(Err(reason)) => return Poll::Ready(reason),
                 Poll::Pending => break,
             }
         }
+        // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now. A delivery brings none.
+        if acted || self.socket.blocked_since().is_some() {
+            let next = self.clock.next(&self.session, self.socket.blocked_since());
+            if next < timer.deadline() {
+                timer.as_mut().reset(next);
+            }
+        }
         while timer.as_mut().poll(cx).is_ready() {
             if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
                 return Poll::Ready(reason);
             }
-            timer.as_mut().reset(self.clock.next(&self.session));
+            timer.as_mut().reset(self.clock.next(&self.session, self.socket.blocked_since()));
         }
         Poll::Pending
     }
@@ -153,13 +163,14 @@ impl Clock {
         self.pinged = None;
     }
 
-    fn next(&self, session: &Session) -> Instant {
+    fn next(&self, session: &Session, blocked_since: Option<std::time::Instant>) -> Instant {
         let alive = match self.pinged {
             Some(pinged) => pinged + self.pong_timeout,
             None => self.last_activity + self.ping_after,
         };
-        let looked_at = alive.min(Instant::now() + self.write_deadline);
-        self.authorized_until.filter(|_| !session.is_authorized()).map_or(looked_at, |until| until.min(looked_at))
+        let authorized = self.authorized_until.filter(|_| !session.is_authorized());
+        let writable = blocked_since.map(|since| Instant::from_std(since) + self.write_deadline);
+        alive.min(authorized.unwrap_or(alive)).min(writable.unwrap_or(alive))
     }
 
     fn tick(&mut self, client: &Client, socket: &Socket, session: &Session) -> Result<(), CloseReason> {
@@ -198,24 +209,33 @@ async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) 
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
         CloseReason::SlowReader | CloseReason::ClosedByClient => {
             socket.forget_waiting();
-            client.queue.drain(&mut Default::default());
+            client.queue.forget();
         }
-        CloseReason::Broken => return,
+        CloseReason::Broken => return client.queue.end(),
         _ => client.queue.drain(socket.writing()),
     }
     socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    finish(socket).await;
+    let transport = write_out(socket).await;
+    client.queue.end(); // whoever waits for the end need not wait for the client's own goodbye
+    if let Some(transport) = transport {
+        linger(transport).await;
+    }
 }
 
-/// Writes the last words, shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
-async fn finish(mut socket: Socket) {
+/// Writes the last words; a client that does not take them is reset.
+async fn write_out(mut socket: Socket) -> Option<Transport> {
     let written = tokio::time::timeout(CLOSE_DEADLINE, socket.flush()).await;
-    let mut transport = socket.into_transport();
-    if !matches!(written, Ok(Ok(()))) {
-        transport.reset_on_drop();
-        return;
+    let transport = socket.into_transport();
+    if matches!(written, Ok(Ok(()))) {
+        return Some(transport);
     }
-    let linger = async {
+    transport.reset_on_drop();
+    None
+}
+
+/// Shuts our side and reads on for a while: else the kernel resets the connection and the client sees 1006.
+async fn linger(mut transport: Transport) {
+    let until_its_end = async {
         transport.shutdown().await?;
         let mut thrown_away = 0;
         let mut buffer = [0; 1024];
@@ -228,5 +248,57 @@ async fn finish(mut socket: Socket) {
         std::io::Result::Ok(())
     };
     // Whether the client waited for our end or was gone already makes no difference any more.
-    _ = tokio::time::timeout(LINGER, linger).await;
+    _ = tokio::time::timeout(LINGER, until_its_end).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_lists_every_reason() {
+        let clients = |code: Option<u16>| match code {
+            Some(4000) => "reconnect with TLS",
+            Some(4001..=4099 | 4300..) => "give up",
+            Some(4200..=4299) => "reconnect at once",
+            Some(_) => "reconnect after a second",
+            None => "reconnect after a second, unless they closed themselves",
+        };
+        let mut text = "# Why was my client closed?\n\nThe close frame has a code and the reason as text; before a code from 4000 on, a `pusher:error` \
+                        with the same says it too. The log\n(from `debug` on) and the metric `herald_connections_closed_total`, or \
+                        `herald_connections_refused_total` for those that were never\naccepted, have it under the name in the second column. \
+                        What clients do is what pusher-js does.\n\n| code | name | reason | clients |\n|---|---|---|---|\n"
+            .to_owned();
+        for reason in [
+            CloseReason::TlsRequired,
+            CloseReason::UnknownApp,
+            CloseReason::AppDisabled,
+            CloseReason::UnsupportedProtocol,
+            CloseReason::OriginNotAllowed,
+            CloseReason::NotAuthorizedInTime,
+            CloseReason::UserTerminated,
+            CloseReason::AppConnections(100),
+            CloseReason::NodeConnections(100),
+            CloseReason::TooManyAttempts,
+            CloseReason::SlowReader,
+            CloseReason::InvalidMessages,
+            CloseReason::ServerGoingAway,
+            CloseReason::PongTimeout,
+            CloseReason::ProtocolViolation,
+            CloseReason::BinaryFrame,
+            CloseReason::InvalidUtf8,
+            CloseReason::MessageTooBig,
+            CloseReason::ClosedByClient,
+            CloseReason::Broken,
+        ] {
+            let code = reason.code().map_or_else(|| "none".to_owned(), |code| code.to_string());
+            let (label, message, clients) = (reason.label(), reason.message(), clients(reason.code()));
+            text.push_str(&format!("| {code} | `{label}` | {message} | {clients} |\n"));
+        }
+        text.push_str(
+            "\nOver capacity is never a code that clients give up on: pusher-js stays away for ever after 4000 to 4099 and from 4300 on. \
+             A refusal with\n4100 is held back for 1 to 5 s, since pusher-js comes back after exactly one.\n",
+        );
+        crate::config::document::is_up_to_date("docs/close-codes.md", &text);
+    }
 }

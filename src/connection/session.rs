@@ -12,6 +12,7 @@ use herald_protocol::server::{self, SubscriptionError};
 use herald_protocol::signature::{channel_string, user_string};
 use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName, UserId, json};
 
+use crate::apps::Permit;
 use crate::hub::{Client, Hub, Later, Subscription};
 use crate::limits::Rate;
 use crate::metrics;
@@ -25,6 +26,8 @@ const INVALID_WINDOW: Duration = Duration::from_secs(10);
 pub struct Session {
     hub: Arc<Hub>,
     client: Arc<Client>,
+    /// The client's place among its app's connections.
+    permit: Option<Permit>,
     subscriptions: HashMap<ChannelName, Subscription>,
     user: Option<Box<SignedIn>>,
     authorized: bool,
@@ -47,11 +50,12 @@ type Failure = (SubscriptionError, String);
 impl Session {
     /// A session of a client that was just accepted.
     #[must_use]
-    pub fn new(hub: Arc<Hub>, client: Arc<Client>) -> Self {
+    pub fn new(hub: Arc<Hub>, client: Arc<Client>, permit: Permit) -> Self {
         hub.connect(&client);
         Self {
             hub,
             client,
+            permit: Some(permit),
             subscriptions: HashMap::new(),
             user: None,
             authorized: false,
@@ -104,6 +108,7 @@ impl Session {
             self.hub.users(&self.client.app).sign_out(&user.data.id, &self.client, &user.watched);
         }
         self.hub.disconnect(&self.client);
+        self.permit = None;
     }
 
     fn count_invalid(&mut self) -> Result<(), CloseReason> {
@@ -267,5 +272,12 @@ impl Session {
             .admit(&mut self.events_due, Instant::now(), 1)
             .map_err(|_| format!("too many client events, {per_second} a second are allowed"))?;
         Ok(self.hub.client_event(&self.client, subscription, event))
+    }
+}
+
+/// However the connection's task ends, even by a panic: nobody stays in a channel as a ghost.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

@@ -14,6 +14,7 @@ use std::time::Instant;
 use bytes::{Buf, Bytes};
 use herald_protocol::CloseReason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::has_budget_remaining;
 use tungstenite::protocol::{Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Error, Message};
 
@@ -39,8 +40,10 @@ pub struct Socket {
     read_empty: bool,
     /// The first of `writing` is half out: nothing may come between.
     begun: bool,
-    /// Since when the transport takes nothing.
+    /// Since when the transport has taken nothing.
     blocked_since: Option<Instant>,
+    /// Something was taken since it was last said to be blocked.
+    progress: bool,
 }
 
 /// What became of the writes.
@@ -70,6 +73,7 @@ impl Socket {
             read_empty: false,
             begun: false,
             blocked_since: None,
+            progress: false,
         }
     }
 
@@ -108,10 +112,15 @@ impl Socket {
                         queue.set_blocked(false);
                     }
                 }
+                // A task that has used up its turn is sent to the back of the line: that says nothing about the reader.
+                Ok(Written::Blocked) if !has_budget_remaining() => return queue.poll_close(cx),
                 Ok(Written::Blocked) => {
                     if self.blocked_since.is_none() {
-                        self.blocked_since = Some(Instant::now());
                         queue.set_blocked(true);
+                    }
+                    if self.blocked_since.is_none() || self.progress {
+                        self.blocked_since = Some(Instant::now());
+                        self.progress = false;
                     }
                     return queue.poll_close(cx);
                 }
@@ -123,7 +132,7 @@ impl Socket {
         }
     }
 
-    /// Since when the transport takes nothing.
+    /// Since when the transport has taken nothing though something waits.
     #[must_use]
     pub const fn blocked_since(&self) -> Option<Instant> {
         self.blocked_since
@@ -136,7 +145,9 @@ impl Socket {
 
     /// Drops what nobody began to write.
     pub fn forget_waiting(&mut self) {
-        self.writing.truncate(usize::from(self.begun));
+        let begun = usize::from(self.begun);
+        metrics::QUEUE_DROPPED.increment(self.writing.len().saturating_sub(begun) as u64);
+        self.writing.truncate(begun);
     }
 
     /// The list of frames that are being written.
@@ -195,6 +206,7 @@ impl Socket {
     }
 
     fn advance(&mut self, mut written: usize) {
+        self.progress = true;
         metrics::BYTES_SENT.increment(written as u64);
         let mut sent = 0;
         let replies = if self.begun { 0 } else { written.min(self.replies.len()) };

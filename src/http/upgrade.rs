@@ -77,7 +77,7 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
 }
 
 async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Permit), CloseReason>) {
-    let (app, _permit) = match admitted {
+    let (app, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(reason) => {
             // Clients come back after exactly a second, for ever: this spreads them.
@@ -95,7 +95,7 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
     let socket_id = SocketId::from_random(rand::rng().random());
     let client = Arc::new(Client { socket_id, app, queue: Queue::new(bounds) });
-    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client));
+    let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client), permit);
     if parts.draining.is_cancelled() {
         client.close(CloseReason::ServerGoingAway);
     }

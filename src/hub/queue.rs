@@ -192,13 +192,20 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
+    /// Throws away all that waits, and whatever is queued from now on.
+    pub fn forget(&self) {
+        let mut state = self.state.lock();
+        state.close.get_or_insert(CloseReason::Broken);
+        state.forget();
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// Marks the connection as gone.
     pub fn end(&self) {
         let mut state = self.state.lock();
         state.ended = true;
-        metrics::QUEUE_DROPPED.increment(state.frames.len() as u64);
-        state.frames = VecDeque::new();
-        state.bytes = 0;
+        state.forget();
         drop(state);
         self.changed.notify_waiters();
     }
@@ -215,6 +222,12 @@ impl State {
         self.frames.is_empty()
             || (self.frames.len() < bounds.max_frames.saturating_mul(factor)
                 && self.bytes + more <= bounds.max_bytes.saturating_mul(factor))
+    }
+
+    fn forget(&mut self) {
+        metrics::QUEUE_DROPPED.increment(self.frames.len() as u64);
+        self.frames = VecDeque::new();
+        self.bytes = 0;
     }
 
     fn take(&mut self, into: &mut VecDeque<Outbound>, max_frames: usize) {

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::{Client, Herald};
@@ -136,4 +137,48 @@ async fn the_kept_event_can_be_read_over_http() {
     assert!((590..=600).contains(&ttl), "{ttl}");
     assert_eq!(answer["occupied"], false);
     assert_eq!(read("a").await.status, 400, "only cache channels have one");
+}
+
+#[tokio::test]
+async fn who_comes_during_a_long_fan_out_gets_each_event_once() {
+    const CROWD: usize = 1_500;
+    const EVENTS: usize = 100;
+    rlimit::increase_nofile_limit(4_096).unwrap();
+    let herald = Herald::start("").await;
+    herald.trigger("cache-a", "e", "0").await;
+    let mut crowd = Vec::new();
+    for _ in 0..CROWD {
+        let mut client = herald.connect().await;
+        client.send(client.subscription("cache-a", None)).await;
+        crowd.push(client);
+    }
+    for client in &mut crowd {
+        client.expect_succeeded("cache-a").await;
+    }
+    let publish = async {
+        for number in 1..=EVENTS {
+            herald.trigger("cache-a", "e", number.to_string()).await;
+        }
+    };
+    let come_and_go = join_all((0..8).map(|_| async {
+        let mut client = herald.connect().await;
+        let mut last = 0;
+        while last < EVENTS {
+            client.subscribe("cache-a").await;
+            let mut expected: usize = client.expect("e").await.data().parse().unwrap();
+            assert!(expected >= last, "the kept event is not older than what was seen");
+            client.unsubscribe("cache-a").await;
+            client.send(json!({ "event": "pusher:ping" })).await;
+            loop {
+                let event = client.next().await;
+                if event.event == "pusher:pong" {
+                    break;
+                }
+                expected += 1;
+                assert_eq!(event.data(), expected.to_string(), "after the kept event comes the next one");
+            }
+            last = expected;
+        }
+    }));
+    tokio::join!(publish, come_and_go);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{App, Client, Herald, Options};
+use crate::support::{App, Client, Frame, Herald, Options};
 
 #[tokio::test]
 async fn the_hello_is_the_first_frame_and_tells_id_and_timeout() {
@@ -195,6 +195,44 @@ async fn a_get_without_upgrade_says_what_this_address_is() {
         assert_eq!(answer.headers["upgrade"], "websocket");
     }
     herald.connect().await.settle().await;
+}
+
+#[tokio::test]
+async fn browsers_write_their_upgrade_in_several_ways() {
+    let herald = Herald::start("").await;
+    for (connection, headers) in [
+        ("upgrade", ""),
+        (
+            "keep-alive, Upgrade",
+            "Pragma: no-cache\r\nCache-Control: no-cache\r\nAccept-Encoding: gzip, deflate, br\r\n",
+        ),
+        ("Upgrade", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits\r\n"),
+        ("Upgrade", "Sec-WebSocket-Extensions: permessage-deflate\r\nOrigin: null\r\nCookie: a=b\r\n"),
+        ("keep-alive", "Connection: Upgrade\r\n"),
+    ] {
+        let options = Options { connection: Some(connection), headers, ..Options::default() };
+        let mut client = herald.open_with("/app/app-key?protocol=7", options).await;
+        client.read_hello().await;
+        client.settle().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_sent_right_behind_the_handshake_is_read() {
+    let herald = Herald::start("").await;
+    let subscribe = |channel: &str| {
+        let text = json!({ "event": "pusher:subscribe", "data": { "channel": channel } }).to_string();
+        Frame::new(Frame::TEXT, text).masked()
+    };
+    let channels: Vec<String> = (0..100).map(|number| format!("channel-{number}")).collect();
+    let behind: Vec<u8> = channels.iter().flat_map(|channel| subscribe(channel)).collect();
+    let options = Options { behind: &behind, ..Options::default() };
+    let mut client = herald.open_with("/app/app-key?protocol=7", options).await;
+    client.read_hello().await; // the hello still comes first
+    for channel in &channels {
+        client.expect_succeeded(channel).await;
+    }
+    client.settle().await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::support::{Client, Herald, Options};
+use crate::support::{Client, DEADLINE, Herald, Options};
 
 #[tokio::test]
 async fn a_stalled_reader_is_cut_and_its_neighbours_notice_nothing() {
@@ -217,7 +217,10 @@ async fn a_second_signal_ends_it_at_once() {
     let mut herald = Herald::start("shutdown = { delay = \"5m\", drain = \"5m\" }").await;
     let _client = herald.connect().await;
     herald.terminate();
-    herald.connect().await.settle().await; // the first leaves it time
+    // Two signals that come as one would count as one: the second is sent once the first was heeded.
+    let ready = "GET /health/ready HTTP/1.1\r\nHost: herald\r\nConnection: close\r\n\r\n";
+    let heeded = async { while herald.api().raw(ready).await.status != 503 {} };
+    tokio::time::timeout(DEADLINE, heeded).await.unwrap();
     let start = Instant::now();
     herald.terminate();
     herald.ended().await;

@@ -16,6 +16,7 @@ async fn signing_in_is_answered_with_the_data_that_was_signed() {
     let answer = client.expect("pusher:signin_success").await;
     assert_eq!(answer.json(), json!({ "user_data": user_data }));
     assert_eq!(answer.channel, None);
+    client.settle().await; // nobody is watched, so nothing is told of anybody
 }
 
 #[tokio::test]
@@ -273,4 +274,31 @@ async fn of_a_long_watchlist_the_first_hundred_are_watched() {
     let mut first = herald.connect().await;
     first.sign_in("user-000").await;
     assert_eq!(states(&mut more).await, [state("online", &["user-000"])], "the hundred and first is not watched");
+}
+
+#[tokio::test]
+async fn signing_in_again_brings_a_new_watchlist() {
+    let herald = Herald::start("").await;
+    let mut ann = watching(&herald, "ann", &["bob", "bob"]).await;
+    assert_eq!(states(&mut ann).await, [state("offline", &["bob"])], "each user once");
+    ann.ask_to_sign_in(&json!({ "id": "ann", "watchlist": ["cid"] })).await;
+    ann.expect("pusher:signin_success").await;
+    assert_eq!(states(&mut ann).await, [state("offline", &["cid"])]);
+    let (mut bob, mut cid) = (herald.connect().await, herald.connect().await);
+    bob.sign_in("bob").await;
+    cid.sign_in("cid").await;
+    assert_eq!(states(&mut ann).await, [state("online", &["cid"])], "bob is watched no more");
+    ann.settle().await;
+}
+
+#[tokio::test]
+async fn a_terminated_user_goes_offline_for_those_who_watch() {
+    let herald = Herald::start("").await;
+    let mut bob = herald.connect().await;
+    bob.sign_in("bob").await;
+    let mut ann = watching(&herald, "ann", &["bob"]).await;
+    assert_eq!(states(&mut ann).await, [state("online", &["bob"])]);
+    herald.api().post("/users/bob/terminate_connections", "{}").await.ok();
+    bob.expect_refusal(4009).await;
+    assert_eq!(states(&mut ann).await, [state("offline", &["bob"])]);
 }

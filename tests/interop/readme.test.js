@@ -25,13 +25,20 @@ test('the snippets: a page hears both backends', async (t) => {
   const heard = new Inbox();
   const run = (code, names, values) => new Function(...names, `${code}\nreturn pusher;`)(...values);
 
-  const client = run(at(page, herald.port), ['Pusher', 'console'], [require('pusher-js'), { log: (data) => heard.push('my-event', data) }]);
-  t.after(() => client.disconnect());
-  await new Promise((resolve) => client.channel('my-channel').bind('pusher:subscription_succeeded', resolve));
-
+  const open = async (port) => {
+    const client = run(at(page, port), ['Pusher', 'console'], [require('pusher-js'), { log: (data) => heard.push('my-event', data) }]);
+    t.after(() => client.disconnect());
+    await new Promise((resolve) => client.channel('my-channel').bind('pusher:subscription_succeeded', resolve));
+  };
+  await open(herald.port);
   run(at(backend, herald.port), ['require'], [require]);
   assert.deepEqual((await heard.next()).value, { hello: 'world' });
-  const child = spawn(PYTHON, ['-c', at(python, herald.port)], { stdio: 'inherit' });
+
+  // The PyPI library takes app ids of digits only, so its snippet has an app of its own.
+  const [id] = /app_id="(\d+)"/.exec(python).slice(1);
+  const numbered = await Herald.startFromEnvironment(t, { ...NEWCOMER, HERALD_APP_ID: id, HERALD_APP_KEY: 'app-key', HERALD_APP_SECRET: 'app-secret' });
+  await open(numbered.port);
+  const child = spawn(PYTHON, ['-c', at(python, numbered.port)], { stdio: 'inherit' });
   assert.equal(await new Promise((resolve, reject) => child.on('exit', resolve).on('error', reject)), 0);
   assert.deepEqual((await heard.next()).value, { hello: 'world' });
 });

@@ -16,6 +16,10 @@ use super::{App, DEADLINE};
 pub(crate) struct Options<'a> {
     /// Further headers of the upgrade, each line with its end.
     pub(crate) headers: &'a str,
+    /// The header `Connection`, where it is not just `Upgrade`.
+    pub(crate) connection: Option<&'a str>,
+    /// What is sent right behind the head, before the answer is there.
+    pub(crate) behind: &'a [u8],
     /// How much the kernel takes in for a client that does not read.
     pub(crate) receive_buffer: Option<u32>,
 }
@@ -79,6 +83,10 @@ impl Client {
         assert!(answer.starts_with("HTTP/1.1 101 "), "{head}{answer}{}", String::from_utf8_lossy(ahead));
         let accepted = "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
         assert!(answer.to_ascii_lowercase().contains(&accepted.to_ascii_lowercase()), "{answer}");
+        assert!(
+            !answer.to_ascii_lowercase().contains("sec-websocket-extensions"),
+            "no frame here is compressed: {answer}"
+        );
         let wire = Wire::new(stream, ahead);
         Self { app, answers_pings: true, socket_id: None, wire, received: Vec::new() }
     }
@@ -305,10 +313,11 @@ async fn connect(address: SocketAddr, path: &str, options: Options<'_>) -> (TcpS
     let mut stream = socket.connect(address).await.unwrap();
     stream.set_nodelay(true).unwrap();
     let head = format!(
-        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: {}\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
          Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{}\r\n",
+        options.connection.unwrap_or("Upgrade"),
         options.headers
     );
-    stream.write_all(head.as_bytes()).await.unwrap();
+    stream.write_all(&[head.as_bytes(), options.behind].concat()).await.unwrap();
     (stream, head)
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex};
@@ -15,6 +16,9 @@ use super::api::Api;
 use super::client::{Client, Options};
 use super::{App, DEADLINE};
 
+/// The folder, within the server's own, that it keeps things in; nobody has made it.
+const DATA: &str = "data";
+
 /// See the module. Dropped, the process is killed; if the test is failing, its log is shown.
 #[derive(Debug)]
 pub(crate) struct Herald {
@@ -23,24 +27,26 @@ pub(crate) struct Herald {
     pub(crate) app: App,
     child: Child,
     log: Arc<Mutex<String>>,
-    _folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Herald {
     /// Starts a server with these options. What they leave out of `[server] listen`, `[shutdown]` and the first app's credentials is
     /// filled in.
     pub(crate) async fn start(config: &str) -> Self {
+        Self::start_in(Arc::new(tempfile::tempdir().unwrap()), config).await
+    }
+
+    async fn start_in(folder: Arc<TempDir>, config: &str) -> Self {
         let mut config: Table = config.parse().expect("the test's configuration is TOML");
         let app = complete(&mut config);
-        let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("herald.toml");
         std::fs::write(&file, config.to_string()).unwrap();
 
         let mut child = Command::new(env!("CARGO_BIN_EXE_herald"))
             .env_clear()
             .env("HERALD_CONFIG", &file)
-            .env("HERALD_METRICS_LISTEN", "off")
-            .env("HERALD_DATA_DIR", folder.path())
+            .env("HERALD_DATA_DIR", folder.path().join(DATA))
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -55,10 +61,14 @@ impl Herald {
         });
         let stdout = child.stdout.take().unwrap();
         let (lines, announced) = mpsc::channel();
-        thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // The test has what it needs and may be gone; the rest is read so that the server never blocks on it.
-                _ = lines.send(line);
+        thread::spawn({
+            let log = Arc::clone(&log);
+            move || {
+                for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                    append(&log, &line);
+                    // The test has what it needs and may be gone; the rest is read so that the server never blocks on it.
+                    _ = lines.send(line);
+                }
             }
         });
         let address = tokio::task::spawn_blocking(move || {
@@ -74,7 +84,7 @@ impl Herald {
             }
         });
         match address.await.unwrap() {
-            Ok(address) => Self { address, app, child, log, _folder: folder },
+            Ok(address) => Self { address, app, child, log, folder },
             Err(problem) => {
                 _ = child.kill();
                 _ = child.wait();
@@ -190,6 +200,9 @@ fn complete(config: &mut Table) -> App {
     fill(&mut shutdown, "delay", "0s");
     fill(&mut shutdown, "drain", "1s");
     config.insert("shutdown".to_owned(), shutdown.into());
+    let mut metrics = section(config, "metrics");
+    fill(&mut metrics, "listen", "off");
+    config.insert("metrics".to_owned(), metrics.into());
     let apps = config.entry("apps").or_insert_with(|| vec![Table::new()].into()).as_array_mut().unwrap();
     let app = apps[0].as_table_mut().unwrap();
     let (id, key) = (fill(app, "id", "app-id"), fill(app, "key", "app-key"));
@@ -198,8 +211,45 @@ fn complete(config: &mut Table) -> App {
 
 fn keep(from: impl Read, log: &Mutex<String>) {
     for line in BufReader::new(from).lines().map_while(Result::ok) {
-        let mut log = log.lock().unwrap();
-        log.push_str(&line);
-        log.push('\n');
+        append(log, &line);
+    }
+}
+
+fn append(log: &Mutex<String>, line: &str) {
+    let mut log = log.lock().unwrap();
+    log.push_str(line);
+    log.push('\n');
+}
+
+/// For tests elsewhere that share this harness.
+#[allow(dead_code, reason = "not every group of tests asks for these")]
+impl Herald {
+    /// A further server in this one's folder, once this one has ended.
+    pub(crate) async fn start_again(self, config: &str) -> Self {
+        Self::start_in(Arc::clone(&self.folder), config).await
+    }
+
+    /// Where the server keeps things over a restart.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join(DATA)
+    }
+
+    /// Whether a line with this text was written to the log.
+    pub(crate) fn has_logged(&self, text: &str) -> bool {
+        self.log.lock().unwrap().contains(text)
+    }
+
+    /// The value of a metric without labels; the configuration must have a `[metrics]` listener.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let address = loop {
+            let log = self.log.lock().unwrap().clone();
+            match log.lines().find_map(|line| line.strip_prefix("metrics on http://")) {
+                Some(address) => break address.parse().unwrap(),
+                None => tokio::time::sleep(std::time::Duration::from_millis(10)).await,
+            }
+        };
+        let request = "GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
+        let page = Api::new(address, self.app.clone()).raw(request).await.text;
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
     }
 }
