@@ -98,6 +98,27 @@ async fn clients_and_backends_are_served_over_tls() {
 }
 
 #[tokio::test]
+async fn over_tls_too_clients_are_sent_away_in_order_and_requests_are_answered() {
+    let certificate = Certificate::new();
+    let herald = certificate.setup().env("HERALD_SHUTDOWN_DELAY", "2s").start().await;
+    let mut client = Socket::open(certificate.stream(herald.address(), &[]).await.unwrap(), "app-key").await;
+    client.subscribe("my-channel").await;
+    let base = format!("https://localhost:{}", herald.address().port());
+    let http = certificate.http().build().unwrap();
+    herald.signal("TERM");
+    herald.logged(&["shutting down"]).await;
+    let body = r#"{"name":"my-event","channel":"my-channel","data":"late"}"#;
+    let trigger = http.post(format!("{base}{}", signed("POST", "/apps/app-id/events", body))).body(body);
+    let answer = trigger.send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), answer.version()), (200, reqwest::Version::HTTP_2));
+    assert_eq!(client.expect("my-event").await, "late");
+    client.expect_close(4200).await;
+    drop(client);
+    // The backend still holds its connection; it is told to go.
+    assert!(herald.finished().await.status.success());
+}
+
+#[tokio::test]
 async fn both_versions_of_http_are_offered_and_no_other_protocol() {
     let certificate = Certificate::new();
     let herald = certificate.setup().start().await;
