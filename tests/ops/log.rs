@@ -157,6 +157,46 @@ async fn programs_get_json_and_people_text() {
 }
 
 #[tokio::test]
+async fn nobody_can_forge_a_line() {
+    const FORGED: &str = "x\n2026-01-01T00:00:00Z  INFO herald: forged\r\u{1b}[31m";
+    let herald = Setup::new().env("HERALD_LOG_FORMAT", "text").env("HERALD_SHUTDOWN_DELAY", "0s").start().await;
+    let api = herald.api();
+    let encoded = "x%0A2026-01-01T00:00:00Z%20%20INFO%20herald:%20forged%0D%1B[31m";
+    let request = |line: String| format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    for line in [
+        format!("GET /{encoded}"),
+        format!("GET /apps/{encoded}/channels"),
+        format!("GET /apps/app-id/channels?auth_key={encoded}"),
+        format!("GET /apps/app-id/channels?{encoded}=1&auth_key=app-key&auth_timestamp=1&auth_version={encoded}"),
+    ] {
+        assert!(api.raw(&request(line)).await.status >= 400);
+    }
+    for parameters in [[("info", FORGED)], [("filter_by_prefix", FORGED)], [(FORGED, "x")]] {
+        api.get("/channels", &parameters).await;
+        api.get("/channels/c", &parameters).await;
+    }
+    for body in [
+        json!({ "name": FORGED, "channel": "c", "data": "" }),
+        json!({ "name": "e", "channel": FORGED, "data": "" }),
+        json!({ "name": "e", "channel": "c", "data": "", "socket_id": FORGED }),
+        json!({ "name": "e", "channel": "c", "data": "", "info": FORGED }),
+        json!({ FORGED: "e" }),
+        json!(FORGED),
+    ] {
+        api.events(&body).await;
+    }
+    let path = format!("/app/{encoded}?protocol={encoded}&client={encoded}");
+    herald.open(&path, "").await.expect_refusal(4001).await;
+    herald.signal("TERM");
+    let said = herald.finished().await.stderr;
+    assert!(said.lines().count() > 10, "{said}");
+    for line in said.lines() {
+        assert!(!line.starts_with("2026-01-01") && line.starts_with("20"), "{line}\n{said}");
+    }
+    assert!(!said.contains(['\r', '\u{1b}']), "{said:?}");
+}
+
+#[tokio::test]
 async fn on_a_terminal_the_log_is_text() {
     let setup = Setup::new().env("TERM", "xterm");
     let script = format!("exec script --quiet --flush --return --command {} /dev/null", env!("CARGO_BIN_EXE_herald"));
