@@ -383,3 +383,67 @@ fn cause(error: reqwest::Error) -> String {
     }
     innermost.to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn waiting(data: u64, delivery: Option<&str>) -> Waiting {
+        Waiting {
+            json: data.to_string().into(),
+            time_ms: 0,
+            give_up_at: Instant::now(),
+            delivery: delivery.map(Arc::from),
+        }
+    }
+
+    /// Empties a lane by requests of at most `limit` events; each with its id, or a dash if that is a new one.
+    fn requests(lane: &Lane, known: &[&str], limit: usize) -> Vec<(String, Vec<String>)> {
+        let mut requests = Vec::new();
+        let mut ids = Vec::new();
+        while !lane.events.lock().is_empty() {
+            let batch = lane.begin(limit);
+            assert_eq!(lane.begin(limit).len(), batch.len(), "begun again, it is the same");
+            let id = batch[0].delivery.clone().unwrap();
+            assert!(batch.iter().all(|event| event.delivery.as_ref() == Some(&id)));
+            assert!(!ids.contains(&id), "an id of its own");
+            let shown = if known.contains(&&*id) { id.to_string() } else { "-".to_owned() };
+            requests.push((shown, batch.iter().map(|event| event.json.to_string()).collect()));
+            ids.push(id);
+            lane.events.lock().drain(..batch.len());
+        }
+        requests
+    }
+
+    #[test]
+    fn a_request_is_repeated_as_it_was_unless_it_has_become_too_big() {
+        let ids = ["a", "b"];
+        for (limit, expected, rule) in [
+            (50, "a:1,2 b:3,4,5 -:6,7", "each as it was tried, the others together"),
+            (2, "a:1,2 -:3,4 -:5,6 -:7", "too big for one request: new ids, since they stand for other requests"),
+            (1, "-:1 -:2 -:3 -:4 -:5 -:6 -:7", "one event each"),
+        ] {
+            let lane = Lane::default();
+            let tried = [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), None, None];
+            lane.events.lock().extend((1..).zip(tried).map(|(data, delivery)| waiting(data, delivery)));
+            let found: Vec<_> =
+                requests(&lane, &ids, limit).iter().map(|(id, events)| format!("{id}:{}", events.join(","))).collect();
+            assert_eq!(found.join(" "), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds() {
+        for (value, expected) in [
+            ("3", Some(Duration::from_secs(3))),
+            (" 0 ", Some(Duration::ZERO)),
+            ("-1", None),
+            ("1.5", None),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ] {
+            let headers = HeaderMap::from_iter([(reqwest::header::RETRY_AFTER, HeaderValue::from_static(value))]);
+            assert_eq!(retry_after(&headers), expected, "{value:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
+}

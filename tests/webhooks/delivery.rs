@@ -89,7 +89,9 @@ async fn without_batches_each_event_has_a_request_of_its_own() {
     for position in 0..31 {
         let request = receiver.request().await;
         let [event] = &request.events()[..] else { panic!("one event: {request:?}") };
-        assert!(position == 0 || event["data"] == (position - 1).to_string(), "{position}: {event}");
+        if position > 0 {
+            assert_eq!(event["data"], (position - 1).to_string());
+        }
         assert!(deliveries.insert(request.delivery()), "an id of its own");
     }
     assert_eq!(receiver.load(), (1, 1), "one channel: one request at a time, over one connection");

@@ -144,12 +144,8 @@ async fn what_nobody_is_to_get_any_more_is_dropped_and_counted() {
     let mut receiver = Receiver::of_default_app().await;
     let config = format!("{}\n[metrics]\nlisten = \"127.0.0.1:0\"\n", config(&[(&receiver, "channel_prefix = \"h\"")]));
     let herald = ended(&config).await;
-    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
+    let now = now_ms();
     let url = receiver.url();
-    let line = |app: &str, url: &str, time_ms: u64, name: &str, channel: &str| {
-        let event = json!({ "name": name, "channel": channel });
-        json!({ "app": app, "url": url, "time_ms": time_ms, "event": event }).to_string() + "\n"
-    };
     let lines = [
         line("app-id", &url, now - 301_000, "channel_occupied", "hall-too-old"),
         line("app-id", "http://127.0.0.1:1/", now, "channel_occupied", "hall-of-nobody"),
@@ -186,6 +182,16 @@ async fn a_file_that_is_no_such_file_stops_nothing() {
     receiver.expect(json!({ "name": "channel_occupied", "channel": "hall" })).await;
 }
 
+/// A line of the file.
+fn line(app: &str, url: &str, time_ms: u64, name: &str, channel: &str) -> String {
+    let event = json!({ "name": name, "channel": channel });
+    json!({ "app": app, "url": url, "time_ms": time_ms, "event": event }).to_string() + "\n"
+}
+
+fn now_ms() -> u64 {
+    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
+}
+
 /// A server that has run and ended, with nothing to keep.
 async fn ended(config: &str) -> Herald {
     let mut herald = Herald::start(config).await;
@@ -204,4 +210,45 @@ async fn what_cannot_be_written_down_is_counted_as_lost() {
     herald.terminate();
     assert!(herald.ended().await.success());
     assert!(herald.has_logged("webhook events are lost"));
+}
+
+#[tokio::test]
+async fn an_event_is_given_up_after_five_minutes_and_the_next_gets_its_own_time() {
+    let mut receiver = Receiver::of_default_app().await;
+    let config = format!("{}\n[metrics]\nlisten = \"127.0.0.1:0\"\n", config(&[(&receiver, "batch = false")]));
+    let herald = ended(&config).await;
+    std::fs::create_dir_all(herald.data()).unwrap();
+    let old = line("app-id", &receiver.url(), now_ms() - 296_000, "channel_occupied", "private-talk");
+    std::fs::write(herald.data().join(FILE), old).unwrap();
+    receiver.reply(Reply::Status(500));
+    let herald = herald.start_again(&config).await;
+    let mut client = herald.connect().await;
+    client.subscribe("private-talk").await;
+    let first = receiver.request().await;
+    let next = loop {
+        let request = receiver.request().await;
+        if request.delivery() != first.delivery() {
+            break request;
+        }
+    };
+    assert!(next.at - first.at >= Duration::from_secs(3), "{:?}", next.at - first.at);
+    assert_eq!(herald.metric("herald_webhook_events_dropped_total").await, 1);
+    assert!(herald.has_logged("webhook given up"));
+    receiver.reply(Reply::Status(200));
+    receiver.expect(json!({ "name": "channel_occupied", "channel": "private-talk" })).await;
+}
+
+#[tokio::test]
+async fn an_old_event_does_not_take_a_young_one_of_its_request_with_it() {
+    let mut receiver = Receiver::of_default_app().await;
+    let config = config(&[(&receiver, "")]);
+    let herald = ended(&config).await;
+    std::fs::create_dir_all(herald.data()).unwrap();
+    let lines = [(299_000, "hall"), (200_000, "hall")]
+        .map(|(age, channel)| line("app-id", &receiver.url(), now_ms() - age, "channel_occupied", channel));
+    std::fs::write(herald.data().join(FILE), lines.concat()).unwrap();
+    receiver.reply_first([500; 4].map(Reply::Status)); // the fourth comes after two seconds or more
+    let _herald = herald.start_again(&config).await;
+    receiver.expect(json!({ "name": "channel_occupied", "channel": "hall" })).await;
+    receiver.expect(json!({ "name": "channel_occupied", "channel": "hall" })).await;
 }
