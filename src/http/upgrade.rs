@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +20,7 @@ use crate::connection::session::Session;
 use crate::connection::socket::Socket;
 use crate::connection::transport::Transport;
 use crate::connection::{self, Connection};
+use crate::http::error::Refusal;
 use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
@@ -36,8 +38,8 @@ const KNOWN_CLIENTS: [&str; 8] =
 pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
     let Some(accept) = handshake(request.headers()) else {
         let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
-        tracing::info!(status = StatusCode::UPGRADE_REQUIRED.as_u16(), reason = text.trim_end(), "request refused");
-        return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], text).into_response();
+        let refusal = Extension(Refusal(text.trim_end().to_owned()));
+        return (StatusCode::UPGRADE_REQUIRED, refusal, [(header::UPGRADE, "websocket")], text).into_response();
     };
     let query = request.uri().query().unwrap_or_default();
     let parameter =
