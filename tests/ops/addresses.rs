@@ -29,6 +29,24 @@ async fn ipv6_is_an_address_like_any_other() {
     assert_eq!(client.expect("my-event").await, "data");
 }
 
+#[tokio::test]
+async fn the_address_of_all_is_for_both_families() {
+    if std::net::TcpListener::bind("[::1]:0").is_err_and(|error| error.kind() == io::ErrorKind::AddrNotAvailable) {
+        return; // this machine has no IPv6
+    }
+    let app = "[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"configured\"\n";
+    let setup = Setup::new().config(app).env("HERALD_LISTEN", "[::]:0").env("HERALD_TRUSTED_PROXIES", "192.0.2.0/24");
+    let herald = setup.start().await;
+    let port = herald.address().port();
+    for (host, seen) in [("127.0.0.1", "127.0.0.1"), ("[::1]", "::1")] {
+        assert_eq!(get(&format!("http://{host}:{port}/health/ready")).await.0, 200);
+        assert_eq!(get(&format!("http://{host}:{port}/nowhere")).await.0, 404);
+        herald.logged(&["request refused", &format!("\"address\":\"{seen}\"")]).await;
+        let stream = TcpStream::connect(format!("{host}:{port}")).await.unwrap();
+        Socket::open(stream, "app-key").await.settle().await;
+    }
+}
+
 fn at(name: &str, setup: Setup) -> (Setup, String) {
     let path = setup.path(name).display().to_string();
     (setup.env("HERALD_LISTEN", &format!("unix:{path}")), path)
