@@ -50,6 +50,8 @@ fn write_log(options: &LogOptions) {
 
 fn welcome(url: &str) -> String {
     let port = url.rsplit(':').next().unwrap_or_default();
+    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+    let there = if port == "6001" { String::new() } else { format!(" --url {url}") };
     format!(
         r#"
 No app is configured, so there is one for this machine only:
@@ -65,8 +67,8 @@ In a page, with pusher-js:
 
 Or in a second terminal, and then an event from a third:
 
-    herald listen my-channel --url {url}
-    herald trigger my-channel my-event '{{"hello":"world"}}' --url {url}
+    {herald} listen my-channel{there}
+    {herald} trigger my-channel my-event '{{"hello":"world"}}'{there}
 
 Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
 "#
