@@ -32,10 +32,10 @@ async fn the_end_tries_at_once_what_waits_for_its_next_attempt() {
     let mut receiver = Receiver::of_default_app().await;
     let mut herald = herald_with(&[(&receiver, "")]).await;
     let mut client = herald.connect().await;
-    receiver.reply_first([Reply::Status(500), Reply::Status(500), Reply::Status(500), Reply::Status(500)]);
+    receiver.reply_first([500; 5].map(Reply::Status));
     client.subscribe("hall").await;
-    for _ in 0..4 {
-        receiver.request().await; // by now the next attempt is four seconds away, or more
+    for _ in 0..5 {
+        receiver.request().await; // after the last, the next attempt is four seconds away, or more
     }
     let asked = Instant::now();
     herald.terminate();
