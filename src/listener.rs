@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -29,9 +29,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// Requests of one HTTP/2 connection at once.
 const HTTP2_STREAMS: u32 = 100;
-/// Pause after a failure to accept, and how many failures are told as one.
+/// Pause after a failure to accept, and for how long failures are told as one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const FAILURES_PER_LINE: u32 = 100;
+const FAILURES_TOLD_AS_ONE: Duration = Duration::from_secs(10);
 
 /// A bound address.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl Listener {
 
     /// Accepts and serves until it is stopped.
     pub async fn serve(self, serving: Serving) {
-        let mut failures = 0_u32;
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -106,7 +106,6 @@ impl Listener {
             };
             match accepted {
                 Ok((transport, peer)) => {
-                    failures = 0;
                     let (tls, one) = (self.tls.clone(), serving.clone());
                     serving.tasks.spawn(async move {
                         if let Err(error) = serve(transport, peer, tls, one).await {
@@ -115,11 +114,12 @@ impl Listener {
                     });
                 }
                 Err(error) => {
-                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door.
-                    if failures.is_multiple_of(FAILURES_PER_LINE) {
+                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door. Each that leaves
+                    // lets one in and makes the next fail, so it is time that decides when to tell it again.
+                    if told.is_none_or(|told| told.elapsed() >= FAILURES_TOLD_AS_ONE) {
                         tracing::error!(%error, "cannot accept connections");
+                        told = Some(Instant::now());
                     }
-                    failures = failures.wrapping_add(1);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
