@@ -1,0 +1,43 @@
+//! Robustness from outside: the real binary under those who vanish, stall, flood and send nonsense.
+//!
+//! Start at [`churn`], the longest: thousands come and are cut at random while events flow. Then one file for each way to do harm:
+//! [`vanished`] peers, exhausted [`descriptors`], [`slow`] senders, [`floods`], abuse of [`http2`], and the [`fuzz`] of every parser.
+//! Always the same questions: is everybody else served, is what it costs bounded, is nothing left of it afterwards?
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
+
+mod churn;
+mod descriptors;
+#[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]
+#[path = "../blackbox/support/mod.rs"]
+mod support;
+mod vanished;
+
+use std::time::{Duration, Instant};
+
+use support::{Client, DEADLINE, Herald};
+
+/// Waits until `is_so`, looking often; at the deadline it shows what was seen last.
+async fn eventually<T: std::fmt::Debug>(what: &str, mut look: impl AsyncFnMut() -> T, is_so: impl Fn(&T) -> bool) -> T {
+    let start = Instant::now();
+    loop {
+        let seen = look().await;
+        if is_so(&seen) {
+            return seen;
+        }
+        assert!(start.elapsed() < 2 * DEADLINE, "{what}: {seen:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Everybody else is served: a client gets its answer and a backend's event, both at once.
+async fn assert_served(herald: &Herald, client: &mut Client, channel: &str) {
+    let start = Instant::now();
+    client.settle().await;
+    herald.trigger(channel, "served", "").await;
+    client.expect("served").await;
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(2), "an answer and an event took {elapsed:?}");
+    assert!(!herald.has_logged("panicked"), "a task panicked");
+}
