@@ -25,6 +25,8 @@ use crate::tls::Tls;
 
 /// How long a backend may keep a connection open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Bytes of a request's head that are kept while it is incomplete: twice what an address may have.
+const HEAD: usize = 128 * 1024;
 /// How often a silent HTTP/2 peer is asked whether it is still there, and how long it may take to answer.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// Requests of one HTTP/2 connection at once.
@@ -186,7 +188,7 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
 async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> anyhow::Result<()> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
     let asked = Arc::new(AtomicBool::new(false));
     let (router, has_asked) = (serving.router, Arc::clone(&asked));
