@@ -9,6 +9,11 @@
 
 mod churn;
 mod descriptors;
+mod floods;
+#[allow(dead_code, reason = "shared with the tests of webhooks, which use the rest")]
+#[path = "../webhooks/receiver.rs"]
+mod receiver;
+mod slow;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;

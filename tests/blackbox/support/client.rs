@@ -337,6 +337,16 @@ impl Client {
         Self { app, answers_pings: true, socket_id: None, wire, received: Vec::new() }
     }
 
+    /// Asks to join a presence channel with this `channel_data`; the answer is not waited for.
+    pub(crate) async fn ask_to_join(&mut self, channel: &str, channel_data: &Value) {
+        self.send(self.subscription(channel, Some(&channel_data.to_string()))).await;
+    }
+
+    /// The frames alone, for a test that sends and reads more than it looks at.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
     /// From now on no packet reaches the client: its kernel drops them before it looks at them, and acknowledges nothing.
     pub(crate) fn drop_packets(&self) {
         const ACCEPT_NO_BYTE: [socket2::SockFilter; 1] = [socket2::SockFilter::new(0x06, 0, 0, 0)]; // BPF_RET | BPF_K
