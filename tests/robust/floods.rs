@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::assert_served;
 use crate::receiver::Receiver;
 use crate::support::{App, Client, DEADLINE, Frame, Herald, Options};
+use crate::{assert_served, served_during};
 
 /// What one who floods may cost.
 const MEMORY: u64 = 32 * 1024 * 1024;
@@ -22,8 +22,6 @@ async fn a_hundred_thousand_subscriptions_from_one_socket_are_answered_by_the_li
     const LIMIT: usize = 1_000;
     let herald = Herald::start("").await;
     let mut ann = herald.connect().await;
-    ann.subscribe("news").await;
-    let memory = herald.resident_bytes();
     let flooding = herald.connect().await.into_wire();
     let (mut read, mut write) = flooding.split();
     let sending = tokio::spawn(async move {
@@ -53,23 +51,15 @@ async fn a_hundred_thousand_subscriptions_from_one_socket_are_answered_by_the_li
         }
         (answers, read)
     });
-    while !answers.is_finished() {
-        assert_served(&herald, &mut ann, "news").await;
-        let growth = herald.resident_bytes().saturating_sub(memory);
-        assert!(growth < MEMORY, "it has grown by {growth} bytes");
-    }
-    let (answers, connection) = answers.await.unwrap();
+    let (answers, connection) = served_during(&herald, &mut ann, MEMORY, answers).await.unwrap();
     assert_eq!(answers, [LIMIT, WISHES - LIMIT]);
     drop((sending.await.unwrap(), connection));
-    assert_served(&herald, &mut ann, "news").await;
 }
 
 #[tokio::test]
 async fn who_asks_on_and_on_and_reads_no_answer_is_cut() {
     let herald = Herald::start("").await;
     let mut ann = herald.connect().await;
-    ann.subscribe("news").await;
-    let memory = herald.resident_bytes();
     let wishes = [
         json!({ "event": "pusher:subscribe", "data": { "channel": "c" } }), // answered each time
         json!({ "event": "pusher:ping", "data": {} }),
@@ -84,19 +74,7 @@ async fn who_asks_on_and_on_and_reads_no_answer_is_cut() {
         let asking = async { while wire.write(&wishes).await.is_ok() {} };
         timeout(3 * DEADLINE, asking).await.unwrap_or_else(|_| panic!("who asks {wish} and reads nothing is cut"));
     }));
-    let others = async {
-        loop {
-            assert_served(&herald, &mut ann, "news").await;
-            let growth = herald.resident_bytes().saturating_sub(memory);
-            assert!(growth < MEMORY, "it has grown by {growth} bytes");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    };
-    tokio::select! {
-        _ = cut => {}
-        () = others => unreachable!("they are served on"),
-    }
-    assert_served(&herald, &mut ann, "news").await;
+    served_during(&herald, &mut ann, MEMORY, cut).await;
 }
 
 #[tokio::test]

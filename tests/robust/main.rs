@@ -10,6 +10,7 @@
 mod churn;
 mod descriptors;
 mod floods;
+mod http2;
 #[allow(dead_code, reason = "shared with the tests of webhooks, which use the rest")]
 #[path = "../webhooks/receiver.rs"]
 mod receiver;
@@ -19,6 +20,7 @@ mod slow;
 mod support;
 mod vanished;
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use support::{Client, DEADLINE, Herald};
@@ -45,4 +47,29 @@ async fn assert_served(herald: &Herald, client: &mut Client, channel: &str) {
     let elapsed = start.elapsed();
     assert!(elapsed < Duration::from_secs(2), "an answer and an event took {elapsed:?}");
     assert!(!herald.has_logged("panicked"), "a task panicked");
+}
+
+/// The result of `work`; meanwhile and afterwards everybody else is served, and nothing that is done grows the memory by more than `most`.
+async fn served_during<T>(herald: &Herald, client: &mut Client, most: u64, work: impl Future<Output = T>) -> T {
+    let memory = herald.resident_bytes();
+    client.subscribe("others").await;
+    let over = Cell::new(false);
+    let others = async {
+        loop {
+            let last = over.get();
+            assert_served(herald, client, "others").await;
+            let growth = herald.resident_bytes().saturating_sub(memory);
+            assert!(growth < most, "the memory has grown by {growth} bytes");
+            if last {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let work = async {
+        let result = work.await;
+        over.set(true);
+        result
+    };
+    tokio::join!(work, others).0
 }
