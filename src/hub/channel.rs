@@ -264,7 +264,7 @@ impl Channel {
         let catch_up = async {
             for client in &fan_out.waiting {
                 while client.queue.offer(frame, None).is_err() {
-                    client.queue.room().await;
+                    client.queue.room(frame).await;
                 }
             }
         };
