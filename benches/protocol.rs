@@ -73,7 +73,8 @@ fn fan_out(c: &mut Criterion) {
     let app = AppOptions { id: "app-id".to_owned(), key: "app-key".to_owned(), ..AppOptions::default() };
     let apps = Apps::new(vec![app]);
     let app = apps.by_id("app-id").unwrap();
-    let webhooks = Webhooks::start(&apps, &herald::outgoing::client().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let webhooks = Webhooks::start(&apps, &herald::outgoing::client().unwrap(), folder.path());
     let (hub, channel, data) = (Hub::new(&apps, &webhooks), ChannelName::parse(CHANNEL, 164).unwrap(), data());
     let subscriber = |number| {
         let queue = Queue::new(Bounds { max_frames: 10_000, max_bytes: 1 << 20 });

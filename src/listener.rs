@@ -109,8 +109,12 @@ impl Listener {
                     failures = 0;
                     let (tls, one) = (self.tls.clone(), serving.clone());
                     serving.tasks.spawn(async move {
-                        if let Err(error) = serve(transport, peer, tls, one).await {
-                            tracing::debug!(client = %peer.address, error = format!("{error:#}"), "connection ended");
+                        match serve(transport, peer, tls, one).await {
+                            Err(reason) if reason.is_refusal() => {
+                                tracing::info!(%reason, address = %peer.address, "connection refused");
+                            }
+                            Err(reason) => tracing::debug!(%reason, address = %peer.address, "connection ended"),
+                            Ok(()) => {}
                         }
                     });
                 }
@@ -165,7 +169,34 @@ async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
     UnixListener::bind(path).with_context(|| format!("server.listen: cannot listen on unix:{}", path.display()))
 }
 
-async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Serving) -> anyhow::Result<()> {
+/// Why a stream was not served to its end.
+#[derive(Debug, thiserror::Error)]
+enum Unserved {
+    #[error("the TLS handshake took too long")]
+    SlowHandshake,
+    #[error("TLS: {0}")]
+    Handshake(io::Error),
+    #[error("no request came in time")]
+    NoRequest,
+    #[error("HTTP: {0}")]
+    Http(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
+
+impl Unserved {
+    /// Whether it was for us to end it. Peers that just leave, as the checks of balancers do, are not worth a line.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::SlowHandshake | Self::NoRequest => true,
+            Self::Handshake(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Http(error) => error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse),
+            Self::Broken(_) => false,
+        }
+    }
+}
+
+async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Serving) -> Result<(), Unserved> {
     let transport = match (transport, tls) {
         (Transport::Tcp(stream), tls) => {
             prepare(&stream, serving.peer_timeout)?;
@@ -174,7 +205,8 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
                 Some(tls) => {
                     let handshake = tls.acceptor().accept(stream);
                     let stream = tokio::time::timeout(serving.handshake_timeout, handshake).await;
-                    Transport::Tls(Box::new(stream.context("the TLS handshake took too long")?.context("TLS")?))
+                    let stream = stream.map_err(|_| Unserved::SlowHandshake)?.map_err(Unserved::Handshake)?;
+                    Transport::Tls(Box::new(stream))
                 }
             }
         }
@@ -184,7 +216,7 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
 }
 
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
-async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> anyhow::Result<()> {
+async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Result<(), Unserved> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
@@ -202,10 +234,12 @@ async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> anyho
     let (mut watched, mut stopping) = (true, false);
     loop {
         tokio::select! {
-            ended = connection.as_mut() => return ended.map_err(|error| anyhow::anyhow!("HTTP: {error}")),
+            ended = connection.as_mut() => return ended.map_err(Unserved::Http),
             () = first_request.as_mut(), if watched => {
                 watched = false;
-                anyhow::ensure!(asked.load(Ordering::Relaxed), "no request came in time");
+                if !asked.load(Ordering::Relaxed) {
+                    return Err(Unserved::NoRequest);
+                }
             }
             () = serving.stop.cancelled(), if !stopping => {
                 stopping = true;

@@ -37,6 +37,12 @@ macro_rules! metrics {
             $(($g_name, "gauge", concat!($(stringify!($g_label), " "),*), &[$($g_doc),+]),)+
         ];
 
+        /// Counters without labels and histograms are on the page from the start: what is built on a rate needs the zero.
+        fn register() {
+            $(LazyLock::force(&$counter);)+
+            $(LazyLock::force(&$histogram);)+
+        }
+
         /// Every tally with its name.
         const TALLIES: &[(&str, &Tally)] = &[$(($t_name, &$tally),)+];
     };
@@ -59,7 +65,7 @@ metrics! {
     QUEUE_DROPPED = "herald_queue_dropped_messages_total";
     /// Messages of clients that were no valid ones.
     INVALID_MESSAGES = "herald_invalid_messages_total";
-    /// Events for webhooks thrown away because the queue of their receiver was full or their time was over.
+    /// Events for webhooks thrown away because their receiver's queue was full, their time was over, or nobody is configured to get them.
     WEBHOOK_EVENTS_DROPPED = "herald_webhook_events_dropped_total";
     labelled:
     /// Connections accepted, by the client library that they say they are.
@@ -161,6 +167,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
             _ => metrics::describe_gauge!(*name, help),
         }
     }
+    register();
     Ok(handle)
 }
 

@@ -20,7 +20,7 @@ use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
 use crate::parts::Parts;
 use crate::tls::Tls;
-use crate::webhooks::Webhooks;
+use crate::webhooks::{LAST_DELIVERIES, Webhooks};
 use crate::{metrics, outgoing};
 
 /// How often kept events are looked through for those whose time is over.
@@ -55,7 +55,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let webhooks = Webhooks::start(&apps, &outgoing::client()?);
+    let webhooks = Webhooks::start(&apps, &outgoing::client()?, &config.server.data_dir);
     let parts = Arc::new(Parts {
         hub: Arc::new(Hub::new(&apps, &webhooks)),
         webhooks,
@@ -93,7 +93,10 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     };
     Ok(tokio::select! {
         ended = in_order => ended,
-        () = signals.end_asked_for(tls.as_deref()) => Ended::AtOnce,
+        () = signals.end_asked_for(tls.as_deref()) => {
+            parts.webhooks.finish(Duration::ZERO).await;
+            Ended::AtOnce
+        }
     })
 }
 
@@ -107,7 +110,7 @@ async fn shut_down(parts: &Parts, streams: &Background) {
     if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
         tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
     }
-    parts.webhooks.finish().await;
+    parts.webhooks.finish(LAST_DELIVERIES).await;
 }
 
 /// Sends the clients away, spread evenly over `period`, and waits for their goodbyes.
@@ -131,9 +134,11 @@ async fn drain(parts: &Parts, period: Duration) {
 }
 
 /// Lines for whoever started the process: on stdout, whatever the log level.
-#[allow(clippy::print_stdout, reason = "this line is for whoever started the process, not for the log")]
 fn announce(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    // Whoever started it may have stopped reading.
+    _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Tasks that end together.

@@ -79,7 +79,8 @@ pub(crate) fn say(text: &str) -> bool {
 }
 
 /// A line about what went wrong.
-#[allow(clippy::print_stderr, reason = "this line is for whoever gave the command")]
 pub(crate) fn complain(text: &str) {
-    eprintln!("herald: {text}");
+    use std::io::Write as _;
+    // Nobody may be there to read it.
+    _ = writeln!(std::io::stderr(), "herald: {text}");
 }

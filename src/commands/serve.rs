@@ -38,6 +38,8 @@ fn write_log(options: &LogOptions) {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
     let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // By default a line that nobody takes is told on stderr, which is the same place: the connection's task would panic.
+    let log = log.log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
     match options.format {
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -48,6 +50,8 @@ fn write_log(options: &LogOptions) {
 
 fn welcome(url: &str) -> String {
     let port = url.rsplit(':').next().unwrap_or_default();
+    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+    let there = if port == "6001" { String::new() } else { format!(" --url {url}") };
     format!(
         r#"
 No app is configured, so there is one for this machine only:
@@ -63,8 +67,8 @@ In a page, with pusher-js:
 
 Or in a second terminal, and then an event from a third:
 
-    herald listen my-channel --url {url}
-    herald trigger my-channel my-event '{{"hello":"world"}}' --url {url}
+    {herald} listen my-channel{there}
+    {herald} trigger my-channel my-event '{{"hello":"world"}}'{there}
 
 Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
 "#

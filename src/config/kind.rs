@@ -19,8 +19,10 @@ use url::Url;
 pub trait Kind {
     /// What the program works with.
     type Value;
-    /// Whether the value is shown to nobody.
-    const SECRET: bool = false;
+    /// Whether a value, as it was written, is shown to nobody.
+    fn is_secret(_written: &str) -> bool {
+        false
+    }
     /// What is allowed, as the end of a sentence.
     fn allowed() -> String;
     /// From the file.
@@ -137,7 +139,9 @@ pub struct Optional<K>(PhantomData<K>);
 
 impl<K: Kind> Kind for Optional<K> {
     type Value = Option<K::Value>;
-    const SECRET: bool = K::SECRET;
+    fn is_secret(written: &str) -> bool {
+        K::is_secret(written)
+    }
     fn allowed() -> String {
         K::allowed()
     }
@@ -250,10 +254,37 @@ NamePart: String, "up to 200 of the characters of a channel's name", |text| {
     (plain && text.len() <= 200).then(|| text.to_owned())
 }, String::clone }
 
-text_kind! { /// Where webhooks go.
-WebAddress: Option<Url>, "an http:// or https:// URL", |text| {
-    text.parse().ok().filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host()).map(Some)
-}, |url| url.as_ref().map(Url::to_string).unwrap_or_default() }
+/// Where webhooks go; what it holds of credentials (a password, parameters) is not shown.
+#[derive(Debug)]
+pub struct WebAddress;
+
+impl Kind for WebAddress {
+    type Value = Option<Url>;
+    fn allowed() -> String {
+        "an http:// or https:// URL".to_owned()
+    }
+    fn is_secret(written: &str) -> bool {
+        written.contains(['@', '?'])
+    }
+    fn read(value: &Value) -> Option<Self::Value> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Self::Value> {
+        text.parse().ok().filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host()).map(Some)
+    }
+    fn write(url: &Self::Value) -> Option<String> {
+        let mut shown = url.clone();
+        if let Some(url) = &mut shown {
+            if url.password().is_some() {
+                _ = url.set_password(Some("***")); // cannot fail: it has one already
+            }
+            if url.query().is_some() {
+                url.set_query(Some("***"));
+            }
+        }
+        Some(Value::from(shown.as_ref().map(Url::to_string).unwrap_or_default()).to_string())
+    }
+}
 
 text_kind! { /// A kind of webhook.
 Webhook: WebhookKind,
@@ -280,7 +311,9 @@ pub struct SecretText;
 
 impl Kind for SecretText {
     type Value = Secret;
-    const SECRET: bool = true;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
     fn allowed() -> String {
         "text of 1 to 512 bytes".to_owned()
     }
@@ -301,7 +334,9 @@ pub struct Headers;
 
 impl Kind for Headers {
     type Value = BTreeMap<String, String>;
-    const SECRET: bool = true;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
     fn allowed() -> String {
         "a table of header names and texts; Content-Type, Content-Length, Host, User-Agent, X-Pusher-… and X-Herald-… are set by Herald".to_owned()
     }

@@ -163,12 +163,22 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
 
 /// What no single option can tell.
 fn check(config: &Config, problems: &mut Vec<Problem>) {
+    // A value that could not be read was told as such; that it is missing now is no news.
+    let told = problems.clone();
+    let is_told = |option: &str, place: &str| {
+        let of_place = |origin: &str| origin.contains(place) || !origin.contains(", apps ");
+        told.iter().any(|problem| problem.option == option && of_place(&problem.origin))
+    };
     let mut problem = |option: &str, message: String| {
         problems.push(Problem { option: option.to_owned(), origin: String::new(), message });
     };
     match (&config.tls.cert, &config.tls.key) {
-        (Some(_), None) => problem("tls.key", "it is missing; tls.cert is set, and the two belong together".to_owned()),
-        (None, Some(_)) => problem("tls.cert", "it is missing; tls.key is set, and the two belong together".to_owned()),
+        (Some(_), None) if !is_told("tls.key", "") => {
+            problem("tls.key", "it is missing; tls.cert is set, and the two belong together".to_owned())
+        }
+        (None, Some(_)) if !is_told("tls.cert", "") => {
+            problem("tls.cert", "it is missing; tls.key is set, and the two belong together".to_owned())
+        }
         (Some(_), Some(_)) if matches!(config.server.listen, Listen::Unix(_)) => {
             problem("tls.cert", "a unix socket is not encrypted; leave tls out or listen on an address".to_owned());
         }
@@ -176,11 +186,12 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
     }
     let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
     for (position, app) in config.apps.iter().enumerate() {
-        let name = if app.id.is_empty() { format!("app {}", position + 1) } else { format!("app {:?}", app.id) };
+        let which = if app.id.is_empty() { (position + 1).to_string() } else { format!("{:?}", app.id) };
+        let (name, place) = (format!("app {which}"), format!(", apps {which}"));
         for (option, missing) in
             [("apps.id", app.id.is_empty()), ("apps.key", app.key.is_empty()), ("apps.secret", app.secret.is(""))]
         {
-            if missing {
+            if missing && !is_told(option, &place) {
                 problem(option, format!("{name} needs one"));
             }
         }
@@ -188,7 +199,8 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             problem("apps.id", format!("{:?} is the id of two apps; each needs its own", app.id));
         }
         for pair in &app.keys {
-            if pair.key.is_empty() || pair.secret.is("") {
+            let is_told = ["apps.keys.key", "apps.keys.secret"].iter().any(|option| is_told(option, &place));
+            if (pair.key.is_empty() || pair.secret.is("")) && !is_told {
                 problem("apps.keys", format!("each pair of {name} needs a key and a secret"));
             }
         }
@@ -199,7 +211,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             }
         }
         for webhook in &app.webhooks {
-            if webhook.url.is_none() {
+            if webhook.url.is_none() && !is_told("apps.webhooks.url", &place) {
                 problem("apps.webhooks.url", format!("each webhook of {name} needs one"));
             }
         }

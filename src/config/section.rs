@@ -214,7 +214,7 @@ impl<'a> Reader<'a> {
 
     fn wrong<K: Kind>(&mut self, path: &str, origin: String, written: &str) {
         let allowed = K::allowed();
-        let message = if K::SECRET {
+        let message = if K::is_secret(written) {
             format!("the value is not allowed; it must be {allowed}")
         } else {
             let shown: String = written.trim().chars().take(100).collect();

@@ -27,9 +27,9 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(pusher::routes(prefix))
         .merge(ops::health())
-        .route_layer(from_fn(count))
         .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
         .method_not_allowed_fallback(async |request| pusher::refuse(request, ApiError::MethodNotAllowed).await)
+        .layer(from_fn(count))
         .with_state(parts)
 }
 

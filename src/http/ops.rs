@@ -34,12 +34,16 @@ pub fn routes(parts: Arc<Parts>, recorded: PrometheusHandle) -> Router {
 }
 
 async fn ready(State(parts): State<Arc<Parts>>) -> Response {
-    if parts.is_ready() { answer(StatusCode::OK, "ok") } else { answer(StatusCode::SERVICE_UNAVAILABLE, "not ready") }
+    if parts.is_ready() {
+        answer(StatusCode::OK, "ready")
+    } else {
+        answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    }
 }
 
 fn answer(status: StatusCode, text: &str) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/json")];
-    (status, kind, format!("{{\"status\":\"{text}\"}}\n")).into_response()
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{{\"status\":\"{text}\"}}\n")).into_response()
 }
 
 /// The page for Prometheus: what was counted, and what is here right now.

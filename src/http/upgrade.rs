@@ -36,6 +36,7 @@ const KNOWN_CLIENTS: [&str; 8] =
 pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
     let Some(accept) = handshake(request.headers()) else {
         let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
+        tracing::info!(status = StatusCode::UPGRADE_REQUIRED.as_u16(), reason = text.trim_end(), "request refused");
         return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], text).into_response();
     };
     let query = request.uri().query().unwrap_or_default();

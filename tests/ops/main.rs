@@ -10,6 +10,9 @@
 mod commands;
 mod configuration;
 mod credentials;
+mod health;
+mod log;
+mod metrics;
 mod process;
 mod socket;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]

@@ -84,6 +84,11 @@ impl Setup {
         self.folder.path().join(name)
     }
 
+    /// What would be run, and the folder that it needs, for a test that handles the process by itself.
+    pub(crate) fn into_command(self) -> (Command, TempDir) {
+        (self.command, self.folder)
+    }
+
     /// Runs it, and leaves it running.
     pub(crate) fn spawn(mut self) -> Running {
         self.command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -333,4 +338,18 @@ pub(crate) fn http() -> reqwest::ClientBuilder {
 pub(crate) async fn get(url: &str) -> (u16, String) {
     let answer = http().build().unwrap().get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// How many TCP sockets a process listens on.
+pub(crate) fn listening_sockets(process: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let links: Vec<String> = files
+        .filter_map(|file| Some(std::fs::read_link(file.ok()?.path()).ok()?.to_string_lossy().into_owned()))
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap());
+    let listening = tables.iter().flat_map(|table| table.lines()).filter(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.get(3) == Some(&"0A") && links.contains(&format!("socket:[{}]", columns[9]))
+    });
+    listening.count()
 }
