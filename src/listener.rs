@@ -2,10 +2,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -25,13 +26,15 @@ use crate::tls::Tls;
 
 /// How long a backend may keep a connection open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Bytes of a request's head that are kept while it is incomplete: twice what an address may have.
+const HEAD: usize = 128 * 1024;
 /// How often a silent HTTP/2 peer is asked whether it is still there, and how long it may take to answer.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// Requests of one HTTP/2 connection at once.
 const HTTP2_STREAMS: u32 = 100;
-/// Pause after a failure to accept, and how many failures are told as one.
+/// Pause after a failure to accept, and for how long failures are told as one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const FAILURES_PER_LINE: u32 = 100;
+const FAILURES_TOLD_AS_ONE: Duration = Duration::from_secs(10);
 
 /// A bound address.
 #[derive(Debug)]
@@ -98,7 +101,7 @@ impl Listener {
 
     /// Accepts and serves until it is stopped.
     pub async fn serve(self, serving: Serving) {
-        let mut failures = 0_u32;
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -106,7 +109,6 @@ impl Listener {
             };
             match accepted {
                 Ok((transport, peer)) => {
-                    failures = 0;
                     let (tls, one) = (self.tls.clone(), serving.clone());
                     serving.tasks.spawn(async move {
                         match serve(transport, peer, tls, one).await {
@@ -119,11 +121,12 @@ impl Listener {
                     });
                 }
                 Err(error) => {
-                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door.
-                    if failures.is_multiple_of(FAILURES_PER_LINE) {
+                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door. Each that leaves
+                    // lets one in and makes the next fail, so it is time that decides when to tell it again.
+                    if told.is_none_or(|told| told.elapsed() >= FAILURES_TOLD_AS_ONE) {
                         tracing::error!(%error, "cannot accept connections");
+                        told = Some(Instant::now());
                     }
-                    failures = failures.wrapping_add(1);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -163,7 +166,11 @@ fn bind_tcp(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
 }
 
 async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
-    if path.exists() && tokio::net::UnixStream::connect(path).await.is_err() {
+    // A server that died has left its socket behind; any other file is not ours to remove.
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let is_left_over = is_socket
+        && UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_left_over {
         std::fs::remove_file(path).with_context(|| format!("server.listen: {} is in the way", path.display()))?;
     }
     UnixListener::bind(path).with_context(|| format!("server.listen: cannot listen on unix:{}", path.display()))
@@ -218,7 +225,7 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
 async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Result<(), Unserved> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
     let asked = Arc::new(AtomicBool::new(false));
     let (router, has_asked) = (serving.router, Arc::clone(&asked));

@@ -19,11 +19,11 @@ pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         Ok(files) => tracing::info!(files, "limit of open files, and so of connections"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
     }
-    let is_newcomer = loaded.is_newcomer;
+    let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
     let runtime = runtime()?;
     let ended = runtime.block_on(server::run(loaded.config, |url| {
-        if is_newcomer {
-            say(&welcome(url));
+        if let Some(prefix) = newcomer {
+            say(&welcome(url, &prefix));
         }
     }));
     runtime.shutdown_background();
@@ -48,20 +48,38 @@ fn write_log(options: &LogOptions) {
     }
 }
 
-fn welcome(url: &str) -> String {
-    let port = url.rsplit(':').next().unwrap_or_default();
-    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
-    let there = if port == "6001" { String::new() } else { format!(" --url {url}") };
-    format!(
-        r#"
+/// What somebody needs who has started it for the first time.
+fn welcome(url: &str, prefix: &str) -> String {
+    let credentials = "
 No app is configured, so there is one for this machine only:
 
     app id  app-id      key  app-key      secret  app-secret
-
+";
+    let own = "
+Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
+";
+    let parsed = url::Url::parse(url).ok();
+    let address = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    let Some((host, port)) = address else {
+        return format!("{credentials}\nClients and backends reach it through a proxy that passes on to {url}.\n{own}");
+    };
+    let way = if url.starts_with("https") {
+        format!("wssPort: {port}, forceTLS: true, enabledTransports: ['wss']")
+    } else {
+        format!("wsPort: {port}, forceTLS: false, enabledTransports: ['ws']")
+    };
+    let path = if prefix.is_empty() { String::new() } else { format!(", wsPath: '{prefix}'") };
+    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+    let there = match format!("{url}{prefix}").as_str() {
+        "http://127.0.0.1:6001" => String::new(), // where a command looks by itself
+        elsewhere => format!(" --url {elsewhere}"),
+    };
+    format!(
+        r#"{credentials}
 In a page, with pusher-js:
 
     const pusher = new Pusher('app-key', {{
-      cluster: 'herald', wsHost: '127.0.0.1', wsPort: {port}, forceTLS: false, enabledTransports: ['ws'], enableStats: false,
+      cluster: 'herald', wsHost: '{host}', {way}{path}, enableStats: false,
     }});
     pusher.subscribe('my-channel').bind('my-event', (data) => console.log(data));
 
@@ -69,8 +87,6 @@ Or in a second terminal, and then an event from a third:
 
     {herald} listen my-channel{there}
     {herald} trigger my-channel my-event '{{"hello":"world"}}'{there}
-
-Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
-"#
+{own}"#
     )
 }

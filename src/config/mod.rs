@@ -110,8 +110,8 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
         )
     });
     let warnings = warnings.collect();
-    let mut problems = reader.problems;
-    check(&config, &mut problems);
+    check(&config, is_newcomer, &mut reader);
+    let problems = reader.problems;
     if problems.is_empty() { Ok(Loaded { config, notes, warnings, is_newcomer }) } else { Err(Problems(problems)) }
 }
 
@@ -137,6 +137,8 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
     let missing: Vec<&str> = CREDENTIALS.into_iter().filter(|name| environment.get(name).is_none()).collect();
     if missing.is_empty() {
         config.apps.retain(|known| known.id != app.id);
+        let replaced = format!(", apps {:?}", app.id);
+        reader.origins.retain(|(_, which), _| *which != replaced);
         config.apps.push(app);
         return false;
     }
@@ -162,32 +164,42 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
 }
 
 /// What no single option can tell.
-fn check(config: &Config, problems: &mut Vec<Problem>) {
+fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
     // A value that could not be read was told as such; that it is missing now is no news.
-    let told = problems.clone();
+    let told = reader.problems.clone();
     let is_told = |option: &str, place: &str| {
         let of_place = |origin: &str| origin.contains(place) || !origin.contains(", apps ");
         told.iter().any(|problem| problem.option == option && of_place(&problem.origin))
     };
-    let mut problem = |option: &str, message: String| {
-        problems.push(Problem { option: option.to_owned(), origin: String::new(), message });
+    let origins = reader.origins.clone();
+    let source = |option: &str, place: &str| origins.get(&(option.to_owned(), place.to_owned())).cloned();
+    let from = |option: &str| source(option, "").map(|origin| format!(" (from {origin})")).unwrap_or_default();
+    let together = |missing: &str, set: &str| {
+        (!is_told(missing, ""))
+            .then(|| format!("it is missing; {set} is set{}, and the two belong together", from(set)))
     };
-    match (&config.tls.cert, &config.tls.key) {
-        (Some(_), None) if !is_told("tls.key", "") => {
-            problem("tls.key", "it is missing; tls.cert is set, and the two belong together".to_owned())
-        }
-        (None, Some(_)) if !is_told("tls.cert", "") => {
-            problem("tls.cert", "it is missing; tls.key is set, and the two belong together".to_owned())
-        }
+    let tls = match (&config.tls.cert, &config.tls.key) {
+        (Some(_), None) => together("tls.key", "tls.cert").map(|message| ("tls.key", String::new(), message)),
+        (None, Some(_)) => together("tls.cert", "tls.key").map(|message| ("tls.cert", String::new(), message)),
         (Some(_), Some(_)) if matches!(config.server.listen, Listen::Unix(_)) => {
-            problem("tls.cert", "a unix socket is not encrypted; leave tls out or listen on an address".to_owned());
+            let message = "a unix socket is not encrypted; leave tls out or listen on an address".to_owned();
+            Some(("tls.cert", source("tls.cert", "").unwrap_or_default(), message))
         }
-        _ => {}
+        _ => None,
+    };
+    if let Some((option, origin, message)) = tls {
+        reader.problem(option, origin, message);
     }
     let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
     for (position, app) in config.apps.iter().enumerate() {
         let which = if app.id.is_empty() { (position + 1).to_string() } else { format!("{:?}", app.id) };
         let (name, place) = (format!("app {which}"), format!(", apps {which}"));
+        let file = reader.origin_of(&place);
+        let mut problem = |option: &str, message: String| {
+            let value = source(option, &place).or_else(|| source(option, ""));
+            let origin = if is_newcomer { String::new() } else { value.unwrap_or_else(|| file.clone()) };
+            reader.problem(option, origin, message);
+        };
         for (option, missing) in
             [("apps.id", app.id.is_empty()), ("apps.key", app.key.is_empty()), ("apps.secret", app.secret.is(""))]
         {
@@ -220,9 +232,10 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             && (app.secret.is(secret) || app.keys.iter().any(|pair| pair.secret.is(secret)))
         {
             let message = format!(
-                "{name} has credentials that everybody knows, which are accepted on addresses of this machine only, not on {}: \
+                "{name} has credentials that everybody knows, which are accepted on addresses of this machine only, not on {}{}: \
                  set HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or an app of the file",
-                config.server.listen
+                config.server.listen,
+                from("server.listen")
             );
             problem("apps.secret", message);
         }

@@ -99,7 +99,7 @@ async fn too_many_connections_of_an_app_are_a_line_each() {
 
 #[tokio::test]
 async fn a_refused_request_is_one_line_with_its_reason() {
-    let herald = Setup::new().config(APPS).start().await;
+    let herald = Setup::new().config(APPS).env("HERALD_TRUSTED_PROXIES", "127.0.0.1").start().await;
     let api = herald.api();
     let mut count = 0;
     let mut check = async |status: u16, found: u16, part: &str| {
@@ -107,6 +107,10 @@ async fn a_refused_request_is_one_line_with_its_reason() {
         count += 1;
         let line = &refusals(&herald, count).await[count - 1];
         assert_eq!(line["status"], status, "{line}");
+        let address = if status == 404 && part.contains("nothing") { "203.0.113.9" } else { "127.0.0.1" };
+        assert_eq!(line["address"], address, "whose it was: {line}");
+        let route = line["route"].as_str().unwrap();
+        assert_eq!(route == "other", address == "203.0.113.9", "what it asked for: {line}");
         assert!(line["reason"].as_str().unwrap().contains(part), "{part}: {line}");
     };
     let event = |channel: &str, data: &str| json!({ "name": "e", "channel": channel, "data": data });
@@ -119,7 +123,8 @@ async fn a_refused_request_is_one_line_with_its_reason() {
     check(404, unknown.events(&event("c", "")).await.status, "none").await;
     check(403, herald.api_of(&App::new("off", "off-key", "s")).events(&event("c", "")).await.status, "disabled").await;
     let request = |line: &str| format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
-    check(404, api.raw(&request("GET /nowhere")).await.status, "nothing at this address").await;
+    let forwarded = "GET /nowhere HTTP/1.1\r\nHost: h\r\nConnection: close\r\nX-Forwarded-For: 203.0.113.9\r\n\r\n";
+    check(404, api.raw(forwarded).await.status, "nothing at this address").await;
     check(405, api.raw(&request("GET /apps/app-id/events")).await.status, "method").await;
     check(426, api.raw(&request("GET /app/app-key")).await.status, "upgrade").await;
     let mut limited = api.get("/channels", &[]).await;
@@ -127,6 +132,9 @@ async fn a_refused_request_is_one_line_with_its_reason() {
         limited = api.get("/channels", &[]).await;
     }
     check(429, limited.status, "a second").await;
+    let strange = format!("{}/apps", herald.metrics_url().await);
+    assert_eq!(get(&strange).await.0, 404);
+    count += 1;
     assert_eq!(refusals_in_all(herald).await, count);
 }
 
@@ -154,6 +162,46 @@ async fn programs_get_json_and_people_text() {
             assert!(line.contains("status=404") && !line.contains('\u{1b}'), "no colours for a file: {line}");
         }
     }
+}
+
+#[tokio::test]
+async fn nobody_can_forge_a_line() {
+    const FORGED: &str = "x\n2026-01-01T00:00:00Z  INFO herald: forged\r\u{1b}[31m";
+    let herald = Setup::new().env("HERALD_LOG_FORMAT", "text").env("HERALD_SHUTDOWN_DELAY", "0s").start().await;
+    let api = herald.api();
+    let encoded = "x%0A2026-01-01T00:00:00Z%20%20INFO%20herald:%20forged%0D%1B[31m";
+    let request = |line: String| format!("{line} HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n");
+    for line in [
+        format!("GET /{encoded}"),
+        format!("GET /apps/{encoded}/channels"),
+        format!("GET /apps/app-id/channels?auth_key={encoded}"),
+        format!("GET /apps/app-id/channels?{encoded}=1&auth_key=app-key&auth_timestamp=1&auth_version={encoded}"),
+    ] {
+        assert!(api.raw(&request(line)).await.status >= 400);
+    }
+    for parameters in [[("info", FORGED)], [("filter_by_prefix", FORGED)], [(FORGED, "x")]] {
+        api.get("/channels", &parameters).await;
+        api.get("/channels/c", &parameters).await;
+    }
+    for body in [
+        json!({ "name": FORGED, "channel": "c", "data": "" }),
+        json!({ "name": "e", "channel": FORGED, "data": "" }),
+        json!({ "name": "e", "channel": "c", "data": "", "socket_id": FORGED }),
+        json!({ "name": "e", "channel": "c", "data": "", "info": FORGED }),
+        json!({ FORGED: "e" }),
+        json!(FORGED),
+    ] {
+        api.events(&body).await;
+    }
+    let path = format!("/app/{encoded}?protocol={encoded}&client={encoded}");
+    herald.open(&path, "").await.expect_refusal(4001).await;
+    herald.signal("TERM");
+    let said = herald.finished().await.stderr;
+    assert!(said.lines().count() > 10, "{said}");
+    for line in said.lines() {
+        assert!(!line.starts_with("2026-01-01") && line.starts_with("20"), "{line}\n{said}");
+    }
+    assert!(!said.contains(['\r', '\u{1b}']), "{said:?}");
 }
 
 #[tokio::test]
