@@ -112,7 +112,7 @@ async fn a_request_that_failed_comes_again_as_it_was_and_in_order() {
         say(&mut client, channel, 10..60).await;
     }
     expect_in_order(&mut receiver, &CHANNELS, 60, 3 * DEADLINE).await;
-    assert!(herald.has_logged("410 Gone"));
+    logged(&herald, "410 Gone").await;
 
     let requests = receiver.requests();
     let failed: Vec<_> = requests.iter().filter(|request| request.reply != Reply::Status(200)).collect();

@@ -13,6 +13,7 @@ mod delivery;
 mod events;
 mod filters;
 mod grace;
+mod page;
 mod receiver;
 mod restart;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
