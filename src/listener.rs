@@ -6,7 +6,7 @@ use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -26,13 +26,15 @@ use crate::tls::Tls;
 
 /// How long a backend may keep a connection open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// Bytes of a request's head that are kept while it is incomplete: twice what an address may have.
+const HEAD: usize = 128 * 1024;
 /// How often a silent HTTP/2 peer is asked whether it is still there, and how long it may take to answer.
 const HTTP2_PING: Duration = Duration::from_secs(30);
 /// Requests of one HTTP/2 connection at once.
 const HTTP2_STREAMS: u32 = 100;
-/// Pause after a failure to accept, and how many failures are told as one.
+/// Pause after a failure to accept, and for how long failures are told as one.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-const FAILURES_PER_LINE: u32 = 100;
+const FAILURES_TOLD_AS_ONE: Duration = Duration::from_secs(10);
 
 /// A bound address.
 #[derive(Debug)]
@@ -99,7 +101,7 @@ impl Listener {
 
     /// Accepts and serves until it is stopped.
     pub async fn serve(self, serving: Serving) {
-        let mut failures = 0_u32;
+        let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept() => accepted,
@@ -107,7 +109,6 @@ impl Listener {
             };
             match accepted {
                 Ok((transport, peer)) => {
-                    failures = 0;
                     let (tls, one) = (self.tls.clone(), serving.clone());
                     serving.tasks.spawn(async move {
                         match serve(transport, peer, tls, one).await {
@@ -120,11 +121,12 @@ impl Listener {
                     });
                 }
                 Err(error) => {
-                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door.
-                    if failures.is_multiple_of(FAILURES_PER_LINE) {
+                    // Out of descriptors, most likely: those who are here are served on, new ones wait at the door. Each that leaves
+                    // lets one in and makes the next fail, so it is time that decides when to tell it again.
+                    if told.is_none_or(|told| told.elapsed() >= FAILURES_TOLD_AS_ONE) {
                         tracing::error!(%error, "cannot accept connections");
+                        told = Some(Instant::now());
                     }
-                    failures = failures.wrapping_add(1);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -223,7 +225,7 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
 async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Result<(), Unserved> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
     let asked = Arc::new(AtomicBool::new(false));
     let (router, has_asked) = (serving.router, Arc::clone(&asked));

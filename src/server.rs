@@ -60,6 +60,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let parts = Arc::new(Parts {
         hub: Arc::new(Hub::new(&apps, &webhooks)),
         webhooks,
+        places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
         attempts: Attempts::new(config.server.max_attempts_per_address),
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),

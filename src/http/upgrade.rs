@@ -14,6 +14,7 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use rand::RngExt as _;
+use tokio::sync::Semaphore;
 
 use crate::apps::{App, Permit};
 use crate::connection::session::Session;
@@ -130,12 +131,11 @@ fn admit(
     if !origin_allowed(&app, headers) {
         return Err(CloseReason::OriginNotAllowed);
     }
-    if let Some(limit) = parts.config.server.max_connections
-        && parts.hub.total_connections() >= limit
-    {
-        return Err(CloseReason::NodeConnections(limit));
-    }
-    let permit = app.admit().ok_or(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()))?;
+    // Taken now, not once the client is there: of a thousand who come at once each would still find a place free.
+    let node_is_full = || CloseReason::NodeConnections(parts.config.server.max_connections.unwrap_or_default());
+    let on_node = parts.places.clone().map(Semaphore::try_acquire_owned).transpose().map_err(|_| node_is_full())?;
+    let permit =
+        app.admit(on_node).ok_or(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()))?;
     Ok((app, permit))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{App, Client, Frame, Herald, Options};
@@ -288,6 +289,19 @@ async fn a_slow_handshake_is_cut() {
         assert!(!answer.starts_with(b"HTTP/1.1 101"));
     }
     client.settle().await; // the time-out is for handshakes only
+}
+
+#[tokio::test]
+async fn of_many_who_come_at_once_no_more_are_let_in_than_the_limit_allows() {
+    let herald = Herald::start("[server]\nmax_connections = 5\n[[apps]]\n").await;
+    let comers = join_all((0..200).map(|_| herald.open("/app/app-key?protocol=7"))).await;
+    let answers = join_all(comers.into_iter().map(|mut client| async move {
+        let event = client.next().await.event;
+        (client, event)
+    }));
+    let answers = answers.await;
+    let accepted = answers.iter().filter(|(_, event)| event == "pusher:connection_established").count();
+    assert_eq!(accepted, 5);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use herald_protocol::signature::{body_md5, request_string};
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -110,5 +110,53 @@ impl Api {
         let header =
             |line: &str| line.split_once(": ").map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
         Ok(Answer { status: status.unwrap(), headers: lines.filter_map(header).collect(), text: text.to_owned() })
+    }
+}
+
+/// A backend that keeps its connection open between two requests.
+#[derive(Debug)]
+#[allow(dead_code, reason = "some of the tests that share this ask for it")]
+pub(crate) struct KeptOpen {
+    api: Api,
+    stream: BufReader<TcpStream>,
+}
+
+#[allow(dead_code, reason = "some of the tests that share this ask for it")]
+impl KeptOpen {
+    pub(crate) async fn connect(api: Api) -> Self {
+        let stream = TcpStream::connect(api.address).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { api, stream: BufReader::new(stream) }
+    }
+
+    /// Triggers an event, which must succeed.
+    pub(crate) async fn trigger(&mut self, channels: &[&str], event: &str, data: impl Into<Value>) {
+        let body = json!({ "name": event, "channels": channels, "data": data.into() }).to_string();
+        let request = self.api.signed("POST", "/events", &[], &body).replacen("Connection: close\r\n", "", 1);
+        let (status, text) =
+            timeout(DEADLINE, self.exchange(request.as_bytes())).await.expect("an answer in time").unwrap();
+        assert_eq!(status, 200, "{text}");
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<(u16, String)> {
+        self.stream.write_all(request).await?;
+        let (mut status, mut length) = (0, 0);
+        loop {
+            let mut line = String::new();
+            if self.stream.read_line(&mut line).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let line = line.trim_end().to_ascii_lowercase();
+            if line.is_empty() {
+                break;
+            } else if let Some(rest) = line.strip_prefix("http/1.1 ") {
+                status = rest.split(' ').next().unwrap().parse().unwrap();
+            } else if let Some(value) = line.strip_prefix("content-length: ") {
+                length = value.parse().unwrap();
+            }
+        }
+        let mut body = vec![0; length];
+        self.stream.read_exact(&mut body).await?;
+        Ok((status, String::from_utf8(body).unwrap()))
     }
 }

@@ -321,3 +321,35 @@ async fn connect(address: SocketAddr, path: &str, options: Options<'_>) -> (TcpS
     stream.write_all(&[head.as_bytes(), options.behind].concat()).await.unwrap();
     (stream, head)
 }
+
+/// What only some tests ask for.
+#[allow(dead_code, reason = "each of the tests that share this asks for some of it")]
+impl Client {
+    /// Connects, and waits for as long as it takes to be upgraded.
+    pub(crate) async fn open_when_served(address: SocketAddr, app: App) -> Self {
+        let (mut stream, _) = connect(address, &format!("/app/{}?protocol=7", app.key), Options::default()).await;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(stream.read_u8().await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{:?}", String::from_utf8_lossy(&answer));
+        let wire = Wire::new(stream, &[]);
+        Self { app, answers_pings: true, socket_id: None, wire, received: Vec::new() }
+    }
+
+    /// Asks to join a presence channel with this `channel_data`; the answer is not waited for.
+    pub(crate) async fn ask_to_join(&mut self, channel: &str, channel_data: &Value) {
+        self.send(self.subscription(channel, Some(&channel_data.to_string()))).await;
+    }
+
+    /// The frames alone, for a test that sends and reads more than it looks at.
+    pub(crate) fn into_wire(self) -> Wire {
+        self.wire
+    }
+
+    /// From now on no packet reaches the client: its kernel drops them before it looks at them, and acknowledges nothing.
+    pub(crate) fn drop_packets(&self) {
+        const ACCEPT_NO_BYTE: [socket2::SockFilter; 1] = [socket2::SockFilter::new(0x06, 0, 0, 0)]; // BPF_RET | BPF_K
+        socket2::SockRef::from(&self.wire.stream).attach_filter(&ACCEPT_NO_BYTE).unwrap();
+    }
+}

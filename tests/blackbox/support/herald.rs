@@ -221,8 +221,8 @@ fn append(log: &Mutex<String>, line: &str) {
     log.push('\n');
 }
 
-/// For tests elsewhere that share this harness.
-#[allow(dead_code, reason = "not every group of tests asks for these")]
+/// What only some tests ask for.
+#[allow(dead_code, reason = "each of the tests that share this asks for some of it")]
 impl Herald {
     /// A further server in this one's folder, once this one has ended.
     pub(crate) async fn start_again(self, config: &str) -> Self {
@@ -241,6 +241,12 @@ impl Herald {
 
     /// The value of a metric without labels; the configuration must have a `[metrics]` listener.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let page = self.metrics().await;
+        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
+    }
+
+    /// The page of all metrics.
+    pub(crate) async fn metrics(&self) -> String {
         let address = loop {
             let log = self.log.lock().unwrap().clone();
             match log.lines().find_map(|line| line.strip_prefix("metrics on http://")) {
@@ -249,7 +255,35 @@ impl Herald {
             }
         };
         let request = "GET /metrics HTTP/1.1\r\nHost: metrics\r\nConnection: close\r\n\r\n";
-        let page = Api::new(address, self.app.clone()).raw(request).await.text;
-        page.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).unwrap_or(0)
+        Api::new(address, self.app.clone()).raw(request).await.text
+    }
+
+    /// How many lines with this text were written to the log.
+    pub(crate) fn times_logged(&self, text: &str) -> usize {
+        self.log.lock().unwrap().lines().filter(|line| line.contains(text)).count()
+    }
+
+    /// Descriptors that the process has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// The process may have so many descriptors from now on, and cannot raise that.
+    pub(crate) fn limit_descriptors(&self, most: usize) {
+        let (id, most) = (self.child.id().to_string(), format!("--nofile={most}:{most}"));
+        assert!(Command::new("prlimit").args(["--pid", &id, &most]).status().unwrap().success());
+    }
+
+    /// Time that the process has spent on a processor.
+    pub(crate) fn processor_time(&self) -> std::time::Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
+        let (_, fields) = stat.rsplit_once(") ").unwrap(); // the name before may hold anything
+        let ticks: u64 = fields.split(' ').skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum();
+        std::time::Duration::from_millis(ticks * 10)
+    }
+
+    /// Whether the process has not ended.
+    pub(crate) fn is_running(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
     }
 }

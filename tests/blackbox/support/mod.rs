@@ -3,7 +3,7 @@
 pub(crate) mod api;
 mod client;
 mod herald;
-mod wire;
+pub(crate) mod wire;
 
 use std::time::Duration;
 

@@ -4,8 +4,9 @@
 use std::io;
 
 use bytes::{Buf as _, BufMut as _, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// One frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,14 +86,14 @@ impl Frame {
 
 /// A stream of frames.
 #[derive(Debug)]
-pub(crate) struct Wire {
-    pub(crate) stream: TcpStream,
+pub(crate) struct Wire<S = TcpStream> {
+    pub(crate) stream: S,
     buffer: BytesMut,
 }
 
-impl Wire {
+impl<S: AsyncRead + Unpin> Wire<S> {
     /// `read_ahead` is what came behind the answer to the upgrade.
-    pub(crate) fn new(stream: TcpStream, read_ahead: &[u8]) -> Self {
+    pub(crate) fn new(stream: S, read_ahead: &[u8]) -> Self {
         Self { stream, buffer: BytesMut::from(read_ahead) }
     }
 
@@ -107,8 +108,17 @@ impl Wire {
             }
         }
     }
+}
 
+impl Wire {
     pub(crate) async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.stream.write_all(bytes).await
+    }
+
+    /// Both directions, each for a task of its own.
+    #[allow(dead_code, reason = "some of the tests that share this ask for it")]
+    pub(crate) fn split(self) -> (Wire<OwnedReadHalf>, OwnedWriteHalf) {
+        let (read, write) = self.stream.into_split();
+        (Wire { stream: read, buffer: self.buffer }, write)
     }
 }
