@@ -254,7 +254,7 @@ NamePart: String, "up to 200 of the characters of a channel's name", |text| {
     (plain && text.len() <= 200).then(|| text.to_owned())
 }, String::clone }
 
-/// Where webhooks go; what it holds of credentials (a password, parameters) is not shown.
+/// Where webhooks go; what it holds of credentials (a name, a password, parameters) is not shown.
 #[derive(Debug)]
 pub struct WebAddress;
 
@@ -275,8 +275,12 @@ impl Kind for WebAddress {
     fn write(url: &Self::Value) -> Option<String> {
         let mut shown = url.clone();
         if let Some(url) = &mut shown {
+            // Neither can fail: it has one already.
+            if !url.username().is_empty() {
+                _ = url.set_username("***");
+            }
             if url.password().is_some() {
-                _ = url.set_password(Some("***")); // cannot fail: it has one already
+                _ = url.set_password(Some("***"));
             }
             if url.query().is_some() {
                 url.set_query(Some("***"));
