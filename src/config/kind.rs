@@ -237,15 +237,22 @@ AppId: String, "1 to 64 letters, digits, _ and -", |text| is_word(text, b"_-").t
 text_kind! { /// An app's public key.
 AppKey: String, "1 to 64 letters, digits, _, -, . and =", |text| is_word(text, b"_-.=").then(|| text.to_owned()), String::clone }
 
-text_kind! { /// Pages that may connect.
+text_kind! { /// Pages that may connect, written as browsers write them: small, without a default port, international names in ASCII.
 Origin: String, "an origin such as https://example.com or *.example.com",
 |text| {
     let host = match text.strip_prefix("*.") {
         Some(domain) => domain,
         None => text.split_once("://").filter(|(scheme, _)| !scheme.is_empty())?.1,
     };
-    let plain = !host.is_empty() && !host.contains(['/', ' ', '*', '?', '#']);
-    plain.then(|| text.to_owned())
+    if host.is_empty() || host.contains(['/', ' ', '*', '?', '#', '@']) {
+        return None;
+    }
+    if text.starts_with("*.") {
+        let address: Url = format!("https://{host}").parse().ok()?;
+        return address.host_str().filter(|_| !host.contains(':')).map(|domain| format!("*.{domain}"));
+    }
+    let address: Url = text.parse().ok()?;
+    Some(if address.origin().is_tuple() { address.origin().ascii_serialization() } else { text.to_ascii_lowercase() })
 }, String::clone }
 
 text_kind! { /// Part of a channel's name.
@@ -254,7 +261,7 @@ NamePart: String, "up to 200 of the characters of a channel's name", |text| {
     (plain && text.len() <= 200).then(|| text.to_owned())
 }, String::clone }
 
-/// Where webhooks go; what it holds of credentials (a password, parameters) is not shown.
+/// Where webhooks go; what it holds of credentials (a name, a password, parameters) is not shown.
 #[derive(Debug)]
 pub struct WebAddress;
 
@@ -275,8 +282,12 @@ impl Kind for WebAddress {
     fn write(url: &Self::Value) -> Option<String> {
         let mut shown = url.clone();
         if let Some(url) = &mut shown {
+            // Neither can fail: it has one already.
+            if !url.username().is_empty() {
+                _ = url.set_username("***");
+            }
             if url.password().is_some() {
-                _ = url.set_password(Some("***")); // cannot fail: it has one already
+                _ = url.set_password(Some("***"));
             }
             if url.query().is_some() {
                 url.set_query(Some("***"));

@@ -295,6 +295,17 @@ mod tests {
     }
 
     #[test]
+    fn an_origin_that_no_browser_sends_is_refused() {
+        let app = "[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"s\"\nallowed_origins = [";
+        for origin in
+            ["example.com", "*.example.com:8443", "*.", "https://", "https://me@example.com", "https://a/b", "null"]
+        {
+            let error = load_file(&format!("{app}\"{origin}\"]\n"), &[]).unwrap_err();
+            assert!(error.contains("an origin such as"), "{origin}: {error}");
+        }
+    }
+
+    #[test]
     fn a_broken_file_is_named_with_its_line_and_without_its_text() {
         let error = load_file("[[apps]]\nsecret = \"hush\" x\n", &[]).unwrap_err();
         assert!(error.contains("line 2") && !error.contains("hush"), "{error}");

@@ -103,6 +103,9 @@ impl Connection {
                 Poll::Pending => break,
             }
         }
+        if self.socket.take_heard() {
+            self.clock.saw_activity();
+        }
         // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now. A delivery brings none.
         if acted || self.socket.blocked_since().is_some() {
             let next = self.clock.next(&self.session, self.socket.blocked_since());
@@ -120,7 +123,6 @@ impl Connection {
     }
 
     fn act(&mut self, message: Message) -> Result<Option<Later>, CloseReason> {
-        self.clock.saw_activity();
         metrics::MESSAGES_RECEIVED.increment(1);
         match message {
             Message::Text(text) => self.session.receive(&text),

@@ -214,12 +214,9 @@ impl Receiver {
         left.into_iter().filter_map(undelivered).collect()
     }
 
-    /// Without a query, which may hold a token.
+    /// Where it is and whose: user, path and query may hold a token.
     fn name(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        _ = url.set_password(None);
-        url.to_string()
+        format!("{} of the app with key {}", self.url.origin().ascii_serialization(), self.key)
     }
 
     async fn run(&self, lane: &Lane) {
@@ -387,6 +384,8 @@ fn cause(error: reqwest::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::apps::Apps;
+    use crate::config::AppOptions;
 
     fn waiting(data: u64, delivery: Option<&str>) -> Waiting {
         Waiting {
@@ -430,6 +429,16 @@ mod tests {
                 requests(&lane, &ids, limit).iter().map(|(id, events)| format!("{id}:{}", events.join(","))).collect();
             assert_eq!(found.join(" "), expected, "{rule}");
         }
+    }
+
+    #[test]
+    fn the_log_names_a_receiver_without_what_may_be_a_token() {
+        let url = "https://t0ken:t0ken@hooks.example.com:8443/services/t0ken?key=t0ken".parse().unwrap();
+        let options = WebhookOptions { url: Some(url), ..WebhookOptions::default() };
+        let app = AppOptions { key: "app-key".to_owned(), ..AppOptions::default() };
+        let app = Apps::new(vec![app]).by_key("app-key").unwrap();
+        let receiver = Receiver::new(&app, &options, crate::outgoing::client().unwrap()).unwrap();
+        assert_eq!(receiver.name(), "https://hooks.example.com:8443 of the app with key app-key");
     }
 
     #[test]

@@ -130,6 +130,11 @@ async fn only_allowed_origins_connect() {
         allowed_origins = ["https://a.example"]
         require_origin = true
         [[apps]]
+        id = "by-hand"
+        key = "by-hand"
+        secret = "s"
+        allowed_origins = ["HTTPS://A.Example:443", "https://münchen.example", "capacitor://Localhost", "*.B.example"]
+        [[apps]]
         id = "open"
         key = "open"
         secret = "s"
@@ -150,6 +155,11 @@ async fn only_allowed_origins_connect() {
         ("app-key", None, true, "no browser"),
         ("strict", None, false, "no origin where one is required"),
         ("strict", Some("https://a.example"), true, "the required origin"),
+        ("by-hand", Some("https://a.example"), true, "capitals and the scheme's own port, which browsers do not send"),
+        ("by-hand", Some("https://xn--mnchen-3ya.example"), true, "an international name"),
+        ("by-hand", Some("capacitor://localhost"), true, "a scheme that is not the web's"),
+        ("by-hand", Some("https://x.b.example:8443"), true, "capitals in a pattern, any port"),
+        ("by-hand", Some("https://a.example:8443"), false, "another port"),
         ("open", Some("https://anywhere.example"), true, "an empty list allows all"),
         ("open", None, true, "an empty list allows all"),
     ] {

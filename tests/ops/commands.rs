@@ -101,7 +101,7 @@ async fn check_prints_what_is_in_effect_with_secrets_masked() {
     let file = format!(
         "[server]\npath_prefix = \"/realtime\"\n[connection]\nactivity_timeout = \"90s\"\n{TWO_APPS}\
          keys = [{{ key = \"next-key\", secret = \"next-secret\" }}]\n\
-         [[apps.webhooks]]\nurl = \"https://example.com/hooks\"\nheaders = {{ X-Token = \"header-secret\" }}\n"
+         [[apps.webhooks]]\nurl = \"https://user-token@example.com/hooks\"\nheaders = {{ X-Token = \"header-secret\" }}\n"
     );
     let setup = Setup::new().config(&file).env("HERALD_MAX_CONNECTIONS", "77").env("HERALD_LISTNE", "x");
     let checked = setup.env("SOKETI_PATH_PREFIX", "/theirs").args(["check"]).run().await;
@@ -114,8 +114,8 @@ async fn check_prints_what_is_in_effect_with_secrets_masked() {
     let [shop, news] = [0, 1].map(|position| &effective["apps"][position]);
     assert_eq!((shop["key"].as_str(), shop["secret"].as_str()), (Some("shop-key"), Some("***")));
     assert_eq!(news["keys"][0]["key"].as_str(), Some("next-key"));
-    assert_eq!(news["webhooks"][0]["url"].as_str(), Some("https://example.com/hooks"));
-    for hidden in ["shop-secret", "news-secret", "next-secret", "header-secret"] {
+    assert_eq!(news["webhooks"][0]["url"].as_str(), Some("https://***@example.com/hooks"));
+    for hidden in ["shop-secret", "news-secret", "next-secret", "header-secret", "user-token"] {
         assert!(!format!("{checked:?}").contains(hidden), "{hidden}");
     }
     for note in ["HERALD_LISTNE is no option of Herald", "SOKETI_PATH_PREFIX is used"] {
