@@ -6,8 +6,12 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use dashmap::DashMap;
 use metrics::{Counter, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Counters that were found by their labels before: the recorder would make a key of them and look for it at every request.
+type Labelled<const LABELS: usize> = LazyLock<DashMap<[&'static str; LABELS], Counter>>;
 
 /// Declares metrics; a counter with labels becomes a function of their values.
 macro_rules! metrics {
@@ -20,8 +24,15 @@ macro_rules! metrics {
     ) => {
         $($(#[doc = $t_doc])+ pub static $tally: Tally = Tally::new();)+
         $($(#[doc = $doc])+ pub static $counter: LazyLock<Counter> = LazyLock::new(|| ::metrics::counter!($name));)+
-        $($(#[doc = $l_doc])+ pub fn $function($($label: impl Into<SharedString>),+) {
-            ::metrics::counter!($l_name, $(stringify!($label) => $label.into()),+).increment(1);
+        $($(#[doc = $l_doc])+ pub fn $function($($label: &'static str),+) {
+            static KNOWN: Labelled<{ [$(stringify!($label)),+].len() }> = LazyLock::new(DashMap::new);
+            let labels = [$($label),+];
+            if let Some(counter) = KNOWN.get(&labels) {
+                return counter.increment(1);
+            }
+            let counter = ::metrics::counter!($l_name, $(stringify!($label) => $label),+);
+            counter.increment(1);
+            KNOWN.insert(labels, counter);
         })+
         $($(#[doc = $h_doc])+ pub static $histogram: LazyLock<Histogram> = LazyLock::new(|| ::metrics::histogram!($h_name));)+
         $($(#[doc = $g_doc])+ pub fn $gauge($($g_label: impl Into<SharedString>,)* value: usize) {

@@ -1,5 +1,6 @@
 //! Builds the parts, binds the listeners, runs them, and shuts them down in order.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -195,22 +196,27 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Whether somebody has started it by hand: then a hang-up may be that terminal's end.
+    by_hand: bool,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let [terminate, interrupt, hang_up] =
             [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
+        let by_hand = std::io::stdin().is_terminal();
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up?, by_hand })
     }
 
-    /// Returns at SIGTERM or SIGINT; on SIGHUP certificates are read again.
+    /// Returns at SIGTERM or SIGINT, and when the terminal is closed that it was started in; on any other SIGHUP certificates are read
+    /// again.
     async fn end_asked_for(&mut self, tls: Option<&Tls>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => match tls {
+                    _ if self.by_hand && !std::io::stdin().is_terminal() => return, // a closed terminal is none
                     Some(tls) => tls.reload(),
                     None => tracing::info!("SIGHUP: there is no certificate to read again"),
                 },

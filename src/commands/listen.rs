@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(file: Option<PathBuf>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let server = arguments.target.find(file)?;
-    runtime()?.block_on(listen(&server, arguments))
+    runtime(1)?.block_on(listen(&server, arguments))
 }
 
 async fn listen(server: &Server, arguments: &Arguments) -> anyhow::Result<ExitCode> {

@@ -67,8 +67,8 @@ pub(crate) fn load(file: Option<PathBuf>) -> anyhow::Result<Loaded> {
     Ok(herald::config::load(variables, file)?)
 }
 
-pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+pub(crate) fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
 }
 
 /// A line of output; false when nobody reads it any more.

@@ -1,6 +1,7 @@
 //! `herald`: the server, with its log and what a newcomer needs to see.
 
 use std::io::IsTerminal as _;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,7 +21,8 @@ pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
     }
     let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
-    let runtime = runtime()?;
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
     let ended = runtime.block_on(server::run(loaded.config, |url| {
         if let Some(prefix) = newcomer {
             say(&welcome(url, &prefix));

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
@@ -42,7 +43,10 @@ async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) ->
     let address = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies).address;
     let response = next.run(request).await;
     let status = response.status();
-    metrics::http_request(route, status.as_str().to_owned());
+    metrics::http_request(
+        route,
+        STATUSES.into_iter().find(|(code, _)| *code == status).map_or("other", |(_, text)| text),
+    );
     if let Some(Refusal(reason)) = response.extensions().get() {
         tracing::info!(status = status.as_u16(), reason, route, %address, "request refused");
     }
@@ -62,4 +66,21 @@ const ROUTES: [(&str, &str); 11] = [
     ("/health/live", "live"),
     ("/health/ready", "ready"),
     ("/metrics", "metrics"),
+];
+
+/// Statuses that are answered, as text for metrics.
+const STATUSES: [(StatusCode, &str); 13] = [
+    (StatusCode::OK, "200"),
+    (StatusCode::SWITCHING_PROTOCOLS, "101"),
+    (StatusCode::BAD_REQUEST, "400"),
+    (StatusCode::UNAUTHORIZED, "401"),
+    (StatusCode::FORBIDDEN, "403"),
+    (StatusCode::NOT_FOUND, "404"),
+    (StatusCode::METHOD_NOT_ALLOWED, "405"),
+    (StatusCode::REQUEST_TIMEOUT, "408"),
+    (StatusCode::CONFLICT, "409"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "413"),
+    (StatusCode::UPGRADE_REQUIRED, "426"),
+    (StatusCode::TOO_MANY_REQUESTS, "429"),
+    (StatusCode::SERVICE_UNAVAILABLE, "503"),
 ];

@@ -80,7 +80,7 @@ pub fn write(folder: &Path, events: &[Undelivered]) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Reads what [`write`] has left in `folder`, and removes it.
+/// Reads what [`write()`] has left in `folder`, and removes it.
 #[must_use]
 pub fn take(folder: &Path) -> Vec<Undelivered> {
     let path = folder.join(FILE);

@@ -95,6 +95,19 @@ async fn a_unix_socket_is_an_alternative_to_a_port() {
 }
 
 #[tokio::test]
+async fn a_proxy_at_a_unix_socket_counts_as_this_machine() {
+    for (trusted, seen) in [("127.0.0.1", "203.0.113.9"), ("10.0.0.0/8", "127.0.0.1")] {
+        let (setup, path) = at("herald.sock", Setup::new().env("HERALD_TRUSTED_PROXIES", trusted));
+        let herald = setup.start().await;
+        let http = http().unix_socket(Path::new(&path)).build().unwrap();
+        let request = http.get("http://localhost/nowhere").header("X-Forwarded-For", "203.0.113.9");
+        assert_eq!(request.send().await.unwrap().status(), 404);
+        let line = herald.logged(&["request refused"]).await;
+        assert_eq!(line["address"], seen, "{line}");
+    }
+}
+
+#[tokio::test]
 async fn the_file_of_a_server_that_died_is_replaced() {
     let (setup, path) = at("herald.sock", Setup::new().env("HERALD_SHUTDOWN_DELAY", "0s"));
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());

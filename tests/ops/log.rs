@@ -1,10 +1,11 @@
 //! The log: one line for each refusal with its reason, JSON for programs and text for people, and no harm where nobody takes it.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use crate::process::{Running, Setup, get};
 use crate::support::{App, DEADLINE};
@@ -141,7 +142,7 @@ async fn a_refused_request_is_one_line_with_its_reason() {
 #[tokio::test]
 async fn a_client_that_says_nothing_in_time_is_one_line() {
     let herald = Setup::new().env("HERALD_HANDSHAKE_TIMEOUT", "100ms").env("HERALD_SHUTDOWN_DELAY", "0s").start().await;
-    let _silent = tokio::net::TcpStream::connect(herald.address()).await.unwrap();
+    let _silent = TcpStream::connect(herald.address()).await.unwrap();
     let line = herald.logged(&["refused", "in time"]).await;
     assert_eq!((&line["level"], &line["address"]), (&json!("INFO"), &json!("127.0.0.1")), "{line}");
     assert_eq!(refusals_in_all(herald).await, 1);
@@ -205,15 +206,18 @@ async fn nobody_can_forge_a_line() {
 }
 
 #[tokio::test]
-async fn on_a_terminal_the_log_is_text() {
-    let setup = Setup::new().env("TERM", "xterm");
+async fn on_a_terminal_the_log_is_text_and_closing_that_ends_it() {
+    let setup = Setup::new().env("TERM", "xterm").env("HERALD_SHUTDOWN_DELAY", "0s");
     let script = format!("exec script --quiet --flush --return --command {} /dev/null", env!("CARGO_BIN_EXE_herald"));
     let terminal = setup.after(&script).spawn();
     let line = terminal.stdout.wait_for("limit of open files").await;
     assert!(line.contains("INFO") && !line.starts_with('{'), "{line}");
-    assert!(terminal.stdout.wait_for("listening on ").await.contains("http://127.0.0.1:"));
-    terminal.signal("TERM"); // it ends the command with itself
-    terminal.finished().await;
+    let line = terminal.stdout.wait_for("listening on http://").await;
+    let address = line.trim().rsplit('/').next().unwrap();
+    TcpStream::connect(address).await.unwrap();
+    terminal.signal("KILL"); // the window is closed: nobody is there to end what runs in it
+    let ended = async { while TcpStream::connect(address).await.is_ok() {} };
+    tokio::time::timeout(DEADLINE, ended).await.expect("it ends with its terminal");
 }
 
 #[tokio::test]
@@ -237,11 +241,21 @@ async fn a_server_whose_output_nobody_takes_serves_on() {
     let line = lines.next().unwrap().unwrap();
     let url = line.strip_prefix("listening on ").unwrap().to_owned();
     drop((lines, child.stderr.take())); // `herald | head -1`, or a collector of logs that died
+    let mut child = Killed(child);
     for _ in 0..3 {
         assert_eq!(get(&format!("{url}/nowhere")).await.0, 404); // a line of the log each
     }
     assert_eq!(get(&format!("{url}/health/live")).await.0, 200);
-    assert!(child.try_wait().unwrap().is_none());
-    child.kill().unwrap();
-    child.wait().unwrap();
+    assert!(child.0.try_wait().unwrap().is_none());
+}
+
+/// A process that ends with the test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It may have ended already.
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
 }

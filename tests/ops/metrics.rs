@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use crate::process::{Running, Setup, get, listening_sockets};
-use crate::support::{App, Client, DEADLINE};
+use crate::support::{App, Client, DEADLINE, Options};
 
 /// The page at one moment: series by name and labels, as `name{a="b",c="d"}` with sorted labels.
 struct Page {
@@ -154,9 +154,10 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
         page.value("herald_publish_to_socket_seconds_bucket{le=\"+Inf\"}"),
         page.value("herald_publish_to_socket_seconds_count")
     );
-    for (result, at_least) in [("delivered", 1.0), ("retried", 1.0)] {
-        assert!(page.value(&format!("herald_webhooks_total{{result=\"{result}\"}}")) >= at_least);
+    for result in ["delivered", "retried"] {
+        assert!(page.value(&format!("herald_webhooks_total{{result=\"{result}\"}}")) >= 1.0, "{}", page.text);
     }
+    assert!(page.value("herald_webhook_queue_events") >= 1.0, "what was not taken waits:\n{}", page.text);
 }
 
 #[tokio::test]
@@ -242,6 +243,40 @@ async fn messages_bytes_and_deliveries_are_counted() {
     clients[0].send_text("{}").await;
     clients[0].expect_error(None).await;
     assert_eq!(Page::of(&herald).await.value("herald_invalid_messages_total"), 1.0);
+}
+
+#[tokio::test]
+async fn what_waits_for_a_slow_reader_is_seen_and_counted_when_it_is_dropped() {
+    let setup = Setup::new().env("HERALD_CONNECTION_QUEUE_MAX_BYTES", "1MiB");
+    let herald = setup.env("HERALD_CONNECTION_WRITE_DEADLINE", "10m").start().await;
+    let app = App::new("app-id", "app-key", "app-secret");
+    let options = Options { receive_buffer: Some(4_096), ..Options::default() };
+    let mut stalled = Client::open(herald.address(), "/app/app-key?protocol=7", app, options).await;
+    stalled.read_hello().await;
+    stalled.subscribe("c").await;
+    let data = "x".repeat(10_000);
+    let mut page = Page::of(&herald).await;
+    while page.value("herald_queued_messages") < 10.0 {
+        for _ in 0..10 {
+            herald.api().trigger("c", "e", &*data).await;
+        }
+        page = Page::of(&herald).await;
+    }
+    assert_eq!(page.value("herald_longest_queue_messages"), page.value("herald_queued_messages"));
+    assert!(page.value("herald_queued_bytes") > 10.0 * 10_000.0, "{}", page.text);
+    assert_eq!(page.value("herald_queue_dropped_messages_total"), 0.0);
+    for _ in 0..200 {
+        herald.api().trigger("c", "e", &*data).await;
+    }
+    let page = until(&herald, "it is cut", |page| {
+        page.value("herald_connections") == 0.0 && page.value("herald_queue_dropped_messages_total") >= 10.0
+    })
+    .await;
+    for name in ["herald_queued_messages", "herald_queued_bytes", "herald_longest_queue_messages"] {
+        assert_eq!(page.value(name), 0.0, "{name}");
+    }
+    let slow = "herald_connections_closed_total{reason=\"slow_reader\"}";
+    until(&herald, slow, |page| page.series.get(slow) == Some(&1.0)).await;
 }
 
 #[tokio::test]

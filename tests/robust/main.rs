@@ -10,6 +10,7 @@
 mod churn;
 mod descriptors;
 mod floods;
+mod fuzz;
 mod http2;
 #[allow(dead_code, reason = "shared with the tests of webhooks, which use the rest")]
 #[path = "../webhooks/receiver.rs"]

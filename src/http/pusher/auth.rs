@@ -237,7 +237,12 @@ pub fn check(
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use herald_protocol::Secret;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
 
     use super::*;
     use crate::apps::Apps;
@@ -297,5 +302,30 @@ mod tests {
         let elsewhere = check(&app(), "GET", "/apps/3/events", EXAMPLE, true, NOW).map(drop);
         let signed = EXAMPLE.split("&auth_signature").next().unwrap();
         assert_eq!(elsewhere, Err(AuthError::WrongSignature { signed: format!("GET\n/apps/3/events\n{signed}") }));
+    }
+
+    /// What a query says, however it is written: of several with one name the last counts.
+    fn said(query: &str) -> BTreeMap<String, String> {
+        let parameters = form_urlencoded::parse(query.as_bytes());
+        parameters.map(|(name, value)| (name.to_ascii_lowercase(), value.into_owned())).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn nothing_but_what_was_signed_is_let_in(
+            at in any::<Index>(), removed in 0_usize..20, inserted in "[a-z0-9=&%+_.A-F\\PC]{0,6}", body in vec(any::<u8>(), 0..80),
+        ) {
+            let mut query: Vec<char> = EXAMPLE.chars().collect();
+            let at = at.index(query.len() + 1);
+            query.splice(at..(at + removed).min(query.len()), inserted.chars());
+            let query = String::from_iter(query);
+            if example(&query, BODY, NOW).is_ok() {
+                prop_assert_eq!(said(&query), said(EXAMPLE));
+            }
+            prop_assert!(example(EXAMPLE, &body, NOW).is_err());
+            prop_assert!(check(&app(), &inserted, &query, &query, &body, NOW).is_err());
+        }
     }
 }
