@@ -13,7 +13,7 @@ use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_mai
 use herald::apps::Apps;
 use herald::config::AppOptions;
 use herald::hub::queue::{Bounds, Queue};
-use herald::hub::{Client, Hub, event_frame};
+use herald::hub::{Client, Frame, Hub};
 use herald::webhooks::Webhooks;
 use herald_protocol::client::ClientMessage;
 use herald_protocol::json::quoted;
@@ -33,7 +33,7 @@ fn data() -> String {
 fn encode(c: &mut Criterion) {
     let (channel, data) = (ChannelName::parse(CHANNEL, 164).unwrap(), data());
     c.bench_function("encode/event", |b| {
-        b.iter(|| event_frame(black_box("order-changed"), &channel, black_box(&data)))
+        b.iter(|| Frame::text(&herald_protocol::server::event(black_box("order-changed"), &channel, black_box(&data))))
     });
 }
 
@@ -73,7 +73,8 @@ fn fan_out(c: &mut Criterion) {
     let app = AppOptions { id: "app-id".to_owned(), key: "app-key".to_owned(), ..AppOptions::default() };
     let apps = Apps::new(vec![app]);
     let app = apps.by_id("app-id").unwrap();
-    let webhooks = Webhooks::start(&apps, &herald::outgoing::client().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let webhooks = Webhooks::start(&apps, &herald::outgoing::client().unwrap(), folder.path());
     let (hub, channel, data) = (Hub::new(&apps, &webhooks), ChannelName::parse(CHANNEL, 164).unwrap(), data());
     let subscriber = |number| {
         let queue = Queue::new(Bounds { max_frames: 10_000, max_bytes: 1 << 20 });
@@ -90,8 +91,7 @@ fn fan_out(c: &mut Criterion) {
         }
         assert_eq!(frames.len(), expected);
     };
-    let frame = event_frame("order-changed", &channel, &data);
-    let publish = || runtime.block_on(hub.publish(&app, &channel, &frame, &data, None)).unwrap();
+    let publish = || runtime.block_on(hub.publish(&app, &channel, "order-changed", &data, None)).unwrap();
     empty(clients.len()); // the answers to their subscriptions
     publish();
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use herald_protocol::Secret;
 use subtle::ConstantTimeEq;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answers::Answers;
 use crate::config::{AppOptions, Limits};
@@ -58,24 +59,28 @@ impl App {
         self.options.keys.iter().find(|pair| same(&pair.key)).map(|pair| &pair.secret)
     }
 
-    /// Takes a place among the app's connections; `None` when all are taken. The place is free again when the permit is dropped.
+    /// Takes a place among the app's connections beside the one on the node; `None` when all are taken. Both are free again when the
+    /// permit is dropped.
     #[must_use]
-    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
+    pub fn admit(self: &Arc<Self>, on_node: Option<OwnedSemaphorePermit>) -> Option<Permit> {
         let limit = self.options.max_connections.unwrap_or(usize::MAX);
         let admitted = self
             .connections
             .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < limit).then_some(taken + 1));
-        admitted.ok().map(|_| Permit(Arc::clone(self)))
+        admitted.ok().map(|_| Permit { app: Arc::clone(self), _on_node: on_node })
     }
 }
 
-/// A place among an app's connections.
+/// A place among an app's connections, and among the node's if those are limited.
 #[derive(Debug)]
-pub struct Permit(Arc<App>);
+pub struct Permit {
+    app: Arc<App>,
+    _on_node: Option<OwnedSemaphorePermit>,
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
+        self.app.connections.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +14,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -110,8 +111,12 @@ impl Listener {
                 Ok((transport, peer)) => {
                     let (tls, one) = (self.tls.clone(), serving.clone());
                     serving.tasks.spawn(async move {
-                        if let Err(error) = serve(transport, peer, tls, one).await {
-                            tracing::debug!(client = %peer.address, error = format!("{error:#}"), "connection ended");
+                        match serve(transport, peer, tls, one).await {
+                            Err(reason) if reason.is_refusal() => {
+                                tracing::info!(%reason, address = %peer.address, "connection refused");
+                            }
+                            Err(reason) => tracing::debug!(%reason, address = %peer.address, "connection ended"),
+                            Ok(()) => {}
                         }
                     });
                 }
@@ -161,13 +166,44 @@ fn bind_tcp(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
 }
 
 async fn bind_unix(path: &Path) -> anyhow::Result<UnixListener> {
-    if path.exists() && tokio::net::UnixStream::connect(path).await.is_err() {
+    // A server that died has left its socket behind; any other file is not ours to remove.
+    let is_socket = std::fs::metadata(path).is_ok_and(|found| found.file_type().is_socket());
+    let is_left_over = is_socket
+        && UnixStream::connect(path).await.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused);
+    if is_left_over {
         std::fs::remove_file(path).with_context(|| format!("server.listen: {} is in the way", path.display()))?;
     }
     UnixListener::bind(path).with_context(|| format!("server.listen: cannot listen on unix:{}", path.display()))
 }
 
-async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Serving) -> anyhow::Result<()> {
+/// Why a stream was not served to its end.
+#[derive(Debug, thiserror::Error)]
+enum Unserved {
+    #[error("the TLS handshake took too long")]
+    SlowHandshake,
+    #[error("TLS: {0}")]
+    Handshake(io::Error),
+    #[error("no request came in time")]
+    NoRequest,
+    #[error("HTTP: {0}")]
+    Http(Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Broken(#[from] io::Error),
+}
+
+impl Unserved {
+    /// Whether it was for us to end it. Peers that just leave, as the checks of balancers do, are not worth a line.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::SlowHandshake | Self::NoRequest => true,
+            Self::Handshake(error) => error.kind() == io::ErrorKind::InvalidData,
+            Self::Http(error) => error.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse),
+            Self::Broken(_) => false,
+        }
+    }
+}
+
+async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Serving) -> Result<(), Unserved> {
     let transport = match (transport, tls) {
         (Transport::Tcp(stream), tls) => {
             prepare(&stream, serving.peer_timeout)?;
@@ -176,7 +212,8 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
                 Some(tls) => {
                     let handshake = tls.acceptor().accept(stream);
                     let stream = tokio::time::timeout(serving.handshake_timeout, handshake).await;
-                    Transport::Tls(Box::new(stream.context("the TLS handshake took too long")?.context("TLS")?))
+                    let stream = stream.map_err(|_| Unserved::SlowHandshake)?.map_err(Unserved::Handshake)?;
+                    Transport::Tls(Box::new(stream))
                 }
             }
         }
@@ -186,7 +223,7 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
 }
 
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
-async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> anyhow::Result<()> {
+async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Result<(), Unserved> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
@@ -204,10 +241,12 @@ async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> anyho
     let (mut watched, mut stopping) = (true, false);
     loop {
         tokio::select! {
-            ended = connection.as_mut() => return ended.map_err(|error| anyhow::anyhow!("HTTP: {error}")),
+            ended = connection.as_mut() => return ended.map_err(Unserved::Http),
             () = first_request.as_mut(), if watched => {
                 watched = false;
-                anyhow::ensure!(asked.load(Ordering::Relaxed), "no request came in time");
+                if !asked.load(Ordering::Relaxed) {
+                    return Err(Unserved::NoRequest);
+                }
             }
             () = serving.stop.cancelled(), if !stopping => {
                 stopping = true;

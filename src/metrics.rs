@@ -6,8 +6,12 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use dashmap::DashMap;
 use metrics::{Counter, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Counters that were found by their labels before: the recorder would make a key of them and look for it at every request.
+type Labelled<const LABELS: usize> = LazyLock<DashMap<[&'static str; LABELS], Counter>>;
 
 /// Declares metrics; a counter with labels becomes a function of their values.
 macro_rules! metrics {
@@ -20,8 +24,15 @@ macro_rules! metrics {
     ) => {
         $($(#[doc = $t_doc])+ pub static $tally: Tally = Tally::new();)+
         $($(#[doc = $doc])+ pub static $counter: LazyLock<Counter> = LazyLock::new(|| ::metrics::counter!($name));)+
-        $($(#[doc = $l_doc])+ pub fn $function($($label: impl Into<SharedString>),+) {
-            ::metrics::counter!($l_name, $(stringify!($label) => $label.into()),+).increment(1);
+        $($(#[doc = $l_doc])+ pub fn $function($($label: &'static str),+) {
+            static KNOWN: Labelled<{ [$(stringify!($label)),+].len() }> = LazyLock::new(DashMap::new);
+            let labels = [$($label),+];
+            if let Some(counter) = KNOWN.get(&labels) {
+                return counter.increment(1);
+            }
+            let counter = ::metrics::counter!($l_name, $(stringify!($label) => $label),+);
+            counter.increment(1);
+            KNOWN.insert(labels, counter);
         })+
         $($(#[doc = $h_doc])+ pub static $histogram: LazyLock<Histogram> = LazyLock::new(|| ::metrics::histogram!($h_name));)+
         $($(#[doc = $g_doc])+ pub fn $gauge($($g_label: impl Into<SharedString>,)* value: usize) {
@@ -36,6 +47,12 @@ macro_rules! metrics {
             $(($h_name, "histogram", "", &[$($h_doc),+]),)+
             $(($g_name, "gauge", concat!($(stringify!($g_label), " "),*), &[$($g_doc),+]),)+
         ];
+
+        /// Counters without labels and histograms are on the page from the start: what is built on a rate needs the zero.
+        fn register() {
+            $(LazyLock::force(&$counter);)+
+            $(LazyLock::force(&$histogram);)+
+        }
 
         /// Every tally with its name.
         const TALLIES: &[(&str, &Tally)] = &[$(($t_name, &$tally),)+];
@@ -59,7 +76,7 @@ metrics! {
     QUEUE_DROPPED = "herald_queue_dropped_messages_total";
     /// Messages of clients that were no valid ones.
     INVALID_MESSAGES = "herald_invalid_messages_total";
-    /// Events for webhooks thrown away because the queue of their receiver was full or their time was over.
+    /// Events for webhooks thrown away because their receiver's queue was full, their time was over, or nobody is configured to get them.
     WEBHOOK_EVENTS_DROPPED = "herald_webhook_events_dropped_total";
     labelled:
     /// Connections accepted, by the client library that they say they are.
@@ -161,6 +178,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
             _ => metrics::describe_gauge!(*name, help),
         }
     }
+    register();
     Ok(handle)
 }
 

@@ -26,6 +26,8 @@ pub struct Parts {
     pub webhooks: Webhooks,
     /// The clients' tasks.
     pub connections: TaskTracker,
+    /// Places for clients on this node, if there is a limit.
+    pub places: Option<Arc<Semaphore>>,
     /// Attempts to connect, by address.
     pub attempts: Attempts,
     /// Places for clients whose refusal is held back.

@@ -1,5 +1,6 @@
 //! Builds the parts, binds the listeners, runs them, and shuts them down in order.
 
+use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
 use crate::parts::Parts;
 use crate::tls::Tls;
-use crate::webhooks::Webhooks;
+use crate::webhooks::{LAST_DELIVERIES, Webhooks};
 use crate::{metrics, outgoing};
 
 /// How often kept events are looked through for those whose time is over.
@@ -55,10 +56,11 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let webhooks = Webhooks::start(&apps, &outgoing::client()?);
+    let webhooks = Webhooks::start(&apps, &outgoing::client()?, &config.server.data_dir);
     let parts = Arc::new(Parts {
         hub: Arc::new(Hub::new(&apps, &webhooks)),
         webhooks,
+        places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
         attempts: Attempts::new(config.server.max_attempts_per_address),
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
@@ -93,7 +95,10 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     };
     Ok(tokio::select! {
         ended = in_order => ended,
-        () = signals.end_asked_for(tls.as_deref()) => Ended::AtOnce,
+        () = signals.end_asked_for(tls.as_deref()) => {
+            parts.webhooks.finish(Duration::ZERO).await;
+            Ended::AtOnce
+        }
     })
 }
 
@@ -107,7 +112,7 @@ async fn shut_down(parts: &Parts, streams: &Background) {
     if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
         tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
     }
-    parts.webhooks.finish().await;
+    parts.webhooks.finish(LAST_DELIVERIES).await;
 }
 
 /// Sends the clients away, spread evenly over `period`, and waits for their goodbyes.
@@ -131,9 +136,11 @@ async fn drain(parts: &Parts, period: Duration) {
 }
 
 /// Lines for whoever started the process: on stdout, whatever the log level.
-#[allow(clippy::print_stdout, reason = "this line is for whoever started the process, not for the log")]
 fn announce(line: &str) {
-    println!("{line}");
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    // Whoever started it may have stopped reading.
+    _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
 
 /// Tasks that end together.
@@ -189,22 +196,27 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Whether somebody has started it by hand: then a hang-up may be that terminal's end.
+    by_hand: bool,
 }
 
 impl Signals {
     fn new() -> anyhow::Result<Self> {
         let [terminate, interrupt, hang_up] =
             [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
-        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up? })
+        let by_hand = std::io::stdin().is_terminal();
+        Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up?, by_hand })
     }
 
-    /// Returns at SIGTERM or SIGINT; on SIGHUP certificates are read again.
+    /// Returns at SIGTERM or SIGINT, and when the terminal is closed that it was started in; on any other SIGHUP certificates are read
+    /// again.
     async fn end_asked_for(&mut self, tls: Option<&Tls>) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hang_up.recv() => match tls {
+                    _ if self.by_hand && !std::io::stdin().is_terminal() => return, // a closed terminal is none
                     Some(tls) => tls.reload(),
                     None => tracing::info!("SIGHUP: there is no certificate to read again"),
                 },

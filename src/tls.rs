@@ -51,18 +51,28 @@ impl Tls {
 }
 
 fn read(cert: &Path, key: &Path) -> anyhow::Result<Arc<ServerConfig>> {
-    let cert_problem = || format!("tls.cert: {} cannot be used: it must hold certificates as PEM", cert.display());
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
-        .with_context(cert_problem)?
-        .collect::<Result<_, _>>()
-        .with_context(cert_problem)?;
-    anyhow::ensure!(!chain.is_empty(), cert_problem());
-    let private = PrivateKeyDer::from_pem_file(key)
-        .with_context(|| format!("tls.key: {} cannot be used: it must hold a private key as PEM", key.display()))?;
+    let (chain, private) = match (read_chain(cert), read_key(key)) {
+        (Ok(chain), Ok(private)) => (chain, private),
+        (Err(cert), Err(key)) => anyhow::bail!("{cert:#}\n{key:#}"), // all problems at once
+        (Err(problem), Ok(_)) | (Ok(_), Err(problem)) => return Err(problem),
+    };
     let mut config = ServerConfig::builder()
         .with_no_client_auth()
         .with_single_cert(chain, private)
         .context("tls.cert and tls.key do not belong together")?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
+}
+
+fn read_chain(cert: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {
+    let problem = || format!("tls.cert: {} cannot be used: it must hold certificates as PEM", cert.display());
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_file_iter(cert).with_context(problem)?.collect();
+    let chain = chain.with_context(problem)?;
+    anyhow::ensure!(!chain.is_empty(), problem());
+    Ok(chain)
+}
+
+fn read_key(key: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
+    let problem = || format!("tls.key: {} cannot be used: it must hold a private key as PEM", key.display());
+    PrivateKeyDer::from_pem_file(key).with_context(problem)
 }

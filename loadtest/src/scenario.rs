@@ -100,7 +100,13 @@ pub(crate) enum Bar {
 impl Scenario {
     /// All of them, as the bars are set.
     pub(crate) fn all() -> Vec<Self> {
-        vec![Self::Broadcast(Broadcast::default()), Self::Publish(Publish::default()), Self::Memory(Memory::default())]
+        let full_speed = Publish { rate: 0, triggers: 25_000, ..Publish::default() };
+        vec![
+            Self::Broadcast(Broadcast::default()),
+            Self::Publish(full_speed),
+            Self::Publish(Publish::default()),
+            Self::Memory(Memory::default()),
+        ]
     }
 
     /// The bar for Herald.

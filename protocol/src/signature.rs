@@ -3,6 +3,7 @@
 //! Every signature of the protocol is the lower-case hex HMAC-SHA256 of a string under the secret of one key pair; the functions here
 //! build those strings. Always: comparisons take the same time whatever differs, and a [`Secret`] never prints itself.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
@@ -87,19 +88,22 @@ pub fn request_string<'a>(
     path: &str,
     parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> String {
-    let mut gathered: Vec<(String, String)> = Vec::with_capacity(8);
+    let mut gathered: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(8);
     for (key, value) in parameters {
-        let name = key.split_once('[').map_or(key, |(name, _)| name).to_ascii_lowercase();
+        let name = key.split_once('[').map_or(key, |(name, _)| name);
+        let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let name = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
         if name == "auth_signature" {
             continue;
         }
         match gathered.iter_mut().find(|(known, _)| *known == name) {
             Some((_, values)) if key.contains('[') => {
+                let values = values.to_mut();
                 values.push(',');
                 values.push_str(value);
             }
-            Some((_, values)) => value.clone_into(values),
-            None => gathered.push((name, value.to_owned())),
+            Some((_, values)) => *values = Cow::Borrowed(value),
+            None => gathered.push((name, Cow::Borrowed(value))),
         }
     }
     gathered.sort_unstable();

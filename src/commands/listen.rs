@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 
 pub(crate) fn run(file: Option<PathBuf>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let server = arguments.target.find(file)?;
-    runtime()?.block_on(listen(&server, arguments))
+    runtime(1)?.block_on(listen(&server, arguments))
 }
 
 async fn listen(server: &Server, arguments: &Arguments) -> anyhow::Result<ExitCode> {
@@ -87,7 +87,8 @@ async fn listen(server: &Server, arguments: &Arguments) -> anyhow::Result<ExitCo
 }
 
 fn subscribe(server: &Server, channel: &str, socket_id: SocketId) -> anyhow::Result<String> {
-    let kind = ChannelName::parse(channel, server.app.limits.channel_name)?.kind();
+    let name = ChannelName::parse(channel, server.app.limits.channel_name);
+    let kind = name.with_context(|| format!("{channel:?} cannot be subscribed to"))?.kind();
     let mut data = json!({ "channel": channel });
     if kind.needs_authorization() {
         let member = kind.is_presence().then(|| json!({ "user_id": format!("herald-listen-{socket_id}") }).to_string());

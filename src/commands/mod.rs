@@ -67,8 +67,8 @@ pub(crate) fn load(file: Option<PathBuf>) -> anyhow::Result<Loaded> {
     Ok(herald::config::load(variables, file)?)
 }
 
-pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+pub(crate) fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
 }
 
 /// A line of output; false when nobody reads it any more.
@@ -79,7 +79,8 @@ pub(crate) fn say(text: &str) -> bool {
 }
 
 /// A line about what went wrong.
-#[allow(clippy::print_stderr, reason = "this line is for whoever gave the command")]
 pub(crate) fn complain(text: &str) {
-    eprintln!("herald: {text}");
+    use std::io::Write as _;
+    // Nobody may be there to read it.
+    _ = writeln!(std::io::stderr(), "herald: {text}");
 }

@@ -1,6 +1,7 @@
 //! `herald`: the server, with its log and what a newcomer needs to see.
 
 use std::io::IsTerminal as _;
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,11 +20,12 @@ pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
         Ok(files) => tracing::info!(files, "limit of open files, and so of connections"),
         Err(error) => tracing::warn!(%error, "the limit of open files stays as it was"),
     }
-    let is_newcomer = loaded.is_newcomer;
-    let runtime = runtime()?;
+    let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
     let ended = runtime.block_on(server::run(loaded.config, |url| {
-        if is_newcomer {
-            say(&welcome(url));
+        if let Some(prefix) = newcomer {
+            say(&welcome(url, &prefix));
         }
     }));
     runtime.shutdown_background();
@@ -38,6 +40,8 @@ fn write_log(options: &LogOptions) {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
     let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // By default a line that nobody takes is told on stderr, which is the same place: the connection's task would panic.
+    let log = log.log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
     match options.format {
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -46,27 +50,45 @@ fn write_log(options: &LogOptions) {
     }
 }
 
-fn welcome(url: &str) -> String {
-    let port = url.rsplit(':').next().unwrap_or_default();
-    format!(
-        r#"
+/// What somebody needs who has started it for the first time.
+fn welcome(url: &str, prefix: &str) -> String {
+    let credentials = "
 No app is configured, so there is one for this machine only:
 
     app id  app-id      key  app-key      secret  app-secret
-
+";
+    let own = "
+Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
+";
+    let parsed = url::Url::parse(url).ok();
+    let address = parsed.as_ref().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)));
+    let Some((host, port)) = address else {
+        return format!("{credentials}\nClients and backends reach it through a proxy that passes on to {url}.\n{own}");
+    };
+    let way = if url.starts_with("https") {
+        format!("wssPort: {port}, forceTLS: true, enabledTransports: ['wss']")
+    } else {
+        format!("wsPort: {port}, forceTLS: false, enabledTransports: ['ws']")
+    };
+    let path = if prefix.is_empty() { String::new() } else { format!(", wsPath: '{prefix}'") };
+    let herald = std::env::args().next().unwrap_or_else(|| "herald".to_owned());
+    let there = match format!("{url}{prefix}").as_str() {
+        "http://127.0.0.1:6001" => String::new(), // where a command looks by itself
+        elsewhere => format!(" --url {elsewhere}"),
+    };
+    format!(
+        r#"{credentials}
 In a page, with pusher-js:
 
     const pusher = new Pusher('app-key', {{
-      cluster: 'herald', wsHost: '127.0.0.1', wsPort: {port}, forceTLS: false, enabledTransports: ['ws'], enableStats: false,
+      cluster: 'herald', wsHost: '{host}', {way}{path}, enableStats: false,
     }});
     pusher.subscribe('my-channel').bind('my-event', (data) => console.log(data));
 
 Or in a second terminal, and then an event from a third:
 
-    herald listen my-channel --url {url}
-    herald trigger my-channel my-event '{{"hello":"world"}}' --url {url}
-
-Your own app: HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or a file as in config/herald.toml.
-"#
+    {herald} listen my-channel{there}
+    {herald} trigger my-channel my-event '{{"hello":"world"}}'{there}
+{own}"#
     )
 }

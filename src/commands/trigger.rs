@@ -39,7 +39,7 @@ pub(crate) fn run(file: Option<PathBuf>, arguments: &Arguments) -> anyhow::Resul
     let signature = server.app.secret.sign(request_string("POST", url.path(), parameters).as_bytes());
     url.query_pairs_mut().extend_pairs(parameters).append_pair("auth_signature", &signature);
 
-    runtime()?.block_on(async {
+    runtime(1)?.block_on(async {
         let request = herald::outgoing::client()?.post(url).header("content-type", "application/json").body(body);
         let answer = request.send().await.map_err(reqwest::Error::without_url).with_context(|| {
             format!("the server cannot be reached at {}; is it running? --url says where it is", server.url)

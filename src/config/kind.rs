@@ -19,8 +19,10 @@ use url::Url;
 pub trait Kind {
     /// What the program works with.
     type Value;
-    /// Whether the value is shown to nobody.
-    const SECRET: bool = false;
+    /// Whether a value, as it was written, is shown to nobody.
+    fn is_secret(_written: &str) -> bool {
+        false
+    }
     /// What is allowed, as the end of a sentence.
     fn allowed() -> String;
     /// From the file.
@@ -137,7 +139,9 @@ pub struct Optional<K>(PhantomData<K>);
 
 impl<K: Kind> Kind for Optional<K> {
     type Value = Option<K::Value>;
-    const SECRET: bool = K::SECRET;
+    fn is_secret(written: &str) -> bool {
+        K::is_secret(written)
+    }
     fn allowed() -> String {
         K::allowed()
     }
@@ -233,15 +237,22 @@ AppId: String, "1 to 64 letters, digits, _ and -", |text| is_word(text, b"_-").t
 text_kind! { /// An app's public key.
 AppKey: String, "1 to 64 letters, digits, _, -, . and =", |text| is_word(text, b"_-.=").then(|| text.to_owned()), String::clone }
 
-text_kind! { /// Pages that may connect.
+text_kind! { /// Pages that may connect, written as browsers write them: small, without a default port, international names in ASCII.
 Origin: String, "an origin such as https://example.com or *.example.com",
 |text| {
     let host = match text.strip_prefix("*.") {
         Some(domain) => domain,
         None => text.split_once("://").filter(|(scheme, _)| !scheme.is_empty())?.1,
     };
-    let plain = !host.is_empty() && !host.contains(['/', ' ', '*', '?', '#']);
-    plain.then(|| text.to_owned())
+    if host.is_empty() || host.contains(['/', ' ', '*', '?', '#', '@']) {
+        return None;
+    }
+    if text.starts_with("*.") {
+        let address: Url = format!("https://{host}").parse().ok()?;
+        return address.host_str().filter(|_| !host.contains(':')).map(|domain| format!("*.{domain}"));
+    }
+    let address: Url = text.parse().ok()?;
+    Some(if address.origin().is_tuple() { address.origin().ascii_serialization() } else { text.to_ascii_lowercase() })
 }, String::clone }
 
 text_kind! { /// Part of a channel's name.
@@ -250,10 +261,41 @@ NamePart: String, "up to 200 of the characters of a channel's name", |text| {
     (plain && text.len() <= 200).then(|| text.to_owned())
 }, String::clone }
 
-text_kind! { /// Where webhooks go.
-WebAddress: Option<Url>, "an http:// or https:// URL", |text| {
-    text.parse().ok().filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host()).map(Some)
-}, |url| url.as_ref().map(Url::to_string).unwrap_or_default() }
+/// Where webhooks go; what it holds of credentials (a name, a password, parameters) is not shown.
+#[derive(Debug)]
+pub struct WebAddress;
+
+impl Kind for WebAddress {
+    type Value = Option<Url>;
+    fn allowed() -> String {
+        "an http:// or https:// URL".to_owned()
+    }
+    fn is_secret(written: &str) -> bool {
+        written.contains(['@', '?'])
+    }
+    fn read(value: &Value) -> Option<Self::Value> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Self::Value> {
+        text.parse().ok().filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host()).map(Some)
+    }
+    fn write(url: &Self::Value) -> Option<String> {
+        let mut shown = url.clone();
+        if let Some(url) = &mut shown {
+            // Neither can fail: it has one already.
+            if !url.username().is_empty() {
+                _ = url.set_username("***");
+            }
+            if url.password().is_some() {
+                _ = url.set_password(Some("***"));
+            }
+            if url.query().is_some() {
+                url.set_query(Some("***"));
+            }
+        }
+        Some(Value::from(shown.as_ref().map(Url::to_string).unwrap_or_default()).to_string())
+    }
+}
 
 text_kind! { /// A kind of webhook.
 Webhook: WebhookKind,
@@ -280,7 +322,9 @@ pub struct SecretText;
 
 impl Kind for SecretText {
     type Value = Secret;
-    const SECRET: bool = true;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
     fn allowed() -> String {
         "text of 1 to 512 bytes".to_owned()
     }
@@ -301,7 +345,9 @@ pub struct Headers;
 
 impl Kind for Headers {
     type Value = BTreeMap<String, String>;
-    const SECRET: bool = true;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
     fn allowed() -> String {
         "a table of header names and texts; Content-Type, Content-Length, Host, User-Agent, X-Pusher-… and X-Herald-… are set by Herald".to_owned()
     }

@@ -110,8 +110,8 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
         )
     });
     let warnings = warnings.collect();
-    let mut problems = reader.problems;
-    check(&config, &mut problems);
+    check(&config, is_newcomer, &mut reader);
+    let problems = reader.problems;
     if problems.is_empty() { Ok(Loaded { config, notes, warnings, is_newcomer }) } else { Err(Problems(problems)) }
 }
 
@@ -137,6 +137,8 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
     let missing: Vec<&str> = CREDENTIALS.into_iter().filter(|name| environment.get(name).is_none()).collect();
     if missing.is_empty() {
         config.apps.retain(|known| known.id != app.id);
+        let replaced = format!(", apps {:?}", app.id);
+        reader.origins.retain(|(_, which), _| *which != replaced);
         config.apps.push(app);
         return false;
     }
@@ -162,25 +164,46 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
 }
 
 /// What no single option can tell.
-fn check(config: &Config, problems: &mut Vec<Problem>) {
-    let mut problem = |option: &str, message: String| {
-        problems.push(Problem { option: option.to_owned(), origin: String::new(), message });
+fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
+    // A value that could not be read was told as such; that it is missing now is no news.
+    let told = reader.problems.clone();
+    let is_told = |option: &str, place: &str| {
+        let of_place = |origin: &str| origin.contains(place) || !origin.contains(", apps ");
+        told.iter().any(|problem| problem.option == option && of_place(&problem.origin))
     };
-    match (&config.tls.cert, &config.tls.key) {
-        (Some(_), None) => problem("tls.key", "it is missing; tls.cert is set, and the two belong together".to_owned()),
-        (None, Some(_)) => problem("tls.cert", "it is missing; tls.key is set, and the two belong together".to_owned()),
+    let origins = reader.origins.clone();
+    let source = |option: &str, place: &str| origins.get(&(option.to_owned(), place.to_owned())).cloned();
+    let from = |option: &str| source(option, "").map(|origin| format!(" (from {origin})")).unwrap_or_default();
+    let together = |missing: &str, set: &str| {
+        (!is_told(missing, ""))
+            .then(|| format!("it is missing; {set} is set{}, and the two belong together", from(set)))
+    };
+    let tls = match (&config.tls.cert, &config.tls.key) {
+        (Some(_), None) => together("tls.key", "tls.cert").map(|message| ("tls.key", String::new(), message)),
+        (None, Some(_)) => together("tls.cert", "tls.key").map(|message| ("tls.cert", String::new(), message)),
         (Some(_), Some(_)) if matches!(config.server.listen, Listen::Unix(_)) => {
-            problem("tls.cert", "a unix socket is not encrypted; leave tls out or listen on an address".to_owned());
+            let message = "a unix socket is not encrypted; leave tls out or listen on an address".to_owned();
+            Some(("tls.cert", source("tls.cert", "").unwrap_or_default(), message))
         }
-        _ => {}
+        _ => None,
+    };
+    if let Some((option, origin, message)) = tls {
+        reader.problem(option, origin, message);
     }
     let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
     for (position, app) in config.apps.iter().enumerate() {
-        let name = if app.id.is_empty() { format!("app {}", position + 1) } else { format!("app {:?}", app.id) };
+        let which = if app.id.is_empty() { (position + 1).to_string() } else { format!("{:?}", app.id) };
+        let (name, place) = (format!("app {which}"), format!(", apps {which}"));
+        let file = reader.origin_of(&place);
+        let mut problem = |option: &str, message: String| {
+            let value = source(option, &place).or_else(|| source(option, ""));
+            let origin = if is_newcomer { String::new() } else { value.unwrap_or_else(|| file.clone()) };
+            reader.problem(option, origin, message);
+        };
         for (option, missing) in
             [("apps.id", app.id.is_empty()), ("apps.key", app.key.is_empty()), ("apps.secret", app.secret.is(""))]
         {
-            if missing {
+            if missing && !is_told(option, &place) {
                 problem(option, format!("{name} needs one"));
             }
         }
@@ -188,7 +211,8 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             problem("apps.id", format!("{:?} is the id of two apps; each needs its own", app.id));
         }
         for pair in &app.keys {
-            if pair.key.is_empty() || pair.secret.is("") {
+            let is_told = ["apps.keys.key", "apps.keys.secret"].iter().any(|option| is_told(option, &place));
+            if (pair.key.is_empty() || pair.secret.is("")) && !is_told {
                 problem("apps.keys", format!("each pair of {name} needs a key and a secret"));
             }
         }
@@ -199,7 +223,7 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             }
         }
         for webhook in &app.webhooks {
-            if webhook.url.is_none() {
+            if webhook.url.is_none() && !is_told("apps.webhooks.url", &place) {
                 problem("apps.webhooks.url", format!("each webhook of {name} needs one"));
             }
         }
@@ -208,9 +232,10 @@ fn check(config: &Config, problems: &mut Vec<Problem>) {
             && (app.secret.is(secret) || app.keys.iter().any(|pair| pair.secret.is(secret)))
         {
             let message = format!(
-                "{name} has credentials that everybody knows, which are accepted on addresses of this machine only, not on {}: \
+                "{name} has credentials that everybody knows, which are accepted on addresses of this machine only, not on {}{}: \
                  set HERALD_APP_ID, HERALD_APP_KEY and HERALD_APP_SECRET, or an app of the file",
-                config.server.listen
+                config.server.listen,
+                from("server.listen")
             );
             problem("apps.secret", message);
         }
@@ -267,6 +292,17 @@ mod tests {
             assert!(error.contains(part), "{part}\n{error}");
         }
         assert!(!error.contains("17171717"), "{error}");
+    }
+
+    #[test]
+    fn an_origin_that_no_browser_sends_is_refused() {
+        let app = "[[apps]]\nid = \"a\"\nkey = \"k\"\nsecret = \"s\"\nallowed_origins = [";
+        for origin in
+            ["example.com", "*.example.com:8443", "*.", "https://", "https://me@example.com", "https://a/b", "null"]
+        {
+            let error = load_file(&format!("{app}\"{origin}\"]\n"), &[]).unwrap_err();
+            assert!(error.contains("an origin such as"), "{origin}: {error}");
+        }
     }
 
     #[test]

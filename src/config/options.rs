@@ -121,6 +121,9 @@ options! {
         path_prefix: String = String::new(), as Prefix;
         /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
         trusted_proxies: Vec<IpNet> = Vec::new(), as Several<Network>;
+        /// Threads that serve. If nothing is said, one for each core but one, which is left to the kernel: most of what sending costs is
+        /// its work.
+        threads: Option<usize> = None, as Optional<Count<1, 1_024>>;
         /// Connections of all apps together; further ones are closed with 4100 and come back by themselves.
         max_connections: Option<usize> = None, as Optional<Count<1, 10_000_000>>;
         /// Attempts to connect from one address within a minute. None by default, since an office or a mobile network is one address.

@@ -1,6 +1,6 @@
 //! How a section is read: each option from the environment or the file, every problem gathered, nothing left over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use toml::{Table, Value};
@@ -42,6 +42,8 @@ pub struct Reader<'a> {
     pub problems: Vec<Problem>,
     /// Names in the environment that some option has.
     pub known: BTreeSet<String>,
+    /// Where the values came from, by option and by which of several; what is a default is not there.
+    pub origins: BTreeMap<(String, String), String>,
 }
 
 /// An option that is wrong.
@@ -131,15 +133,17 @@ pub fn join(path: &str, name: &str) -> String {
 impl<'a> Reader<'a> {
     /// A reader of the file called `file` and of `environment`.
     #[must_use]
-    pub const fn new(environment: &'a Environment, file: String) -> Self {
-        Self { environment, file, problems: Vec::new(), known: BTreeSet::new() }
+    pub fn new(environment: &'a Environment, file: String) -> Self {
+        Self { environment, file, problems: Vec::new(), known: BTreeSet::new(), origins: BTreeMap::new() }
     }
 
     /// An option: from the environment, else from the file, else its default.
     pub fn option<K: Kind>(&mut self, place: &mut Place, name: &str, default: impl FnOnce() -> K::Value) -> K::Value {
         let path = join(&place.path, name);
         let mut value = None;
+        let this = (path.clone(), place.which.clone());
         if let Some(written) = place.file.remove(name) {
+            self.origins.insert(this.clone(), self.origin(place));
             value = K::read(&written);
             if value.is_none() {
                 self.wrong::<K>(&path, self.origin(place), &written.to_string());
@@ -148,6 +152,7 @@ impl<'a> Reader<'a> {
         if let Some(prefix) = &place.environment {
             let variable = prefix.clone() + &name.to_uppercase();
             if let Some(found) = self.environment.get(&variable) {
+                self.origins.insert(this, found.origin.clone());
                 match K::parse(&found.value) {
                     Some(parsed) => value = Some(parsed),
                     None => self.wrong::<K>(&path, found.origin.clone(), &format!("{:?}", found.value)),
@@ -214,7 +219,7 @@ impl<'a> Reader<'a> {
 
     fn wrong<K: Kind>(&mut self, path: &str, origin: String, written: &str) {
         let allowed = K::allowed();
-        let message = if K::SECRET {
+        let message = if K::is_secret(written) {
             format!("the value is not allowed; it must be {allowed}")
         } else {
             let shown: String = written.trim().chars().take(100).collect();
@@ -224,7 +229,13 @@ impl<'a> Reader<'a> {
     }
 
     fn origin(&self, place: &Place) -> String {
-        format!("{}{}", self.file, place.which)
+        self.origin_of(&place.which)
+    }
+
+    /// The file and which of several sections in it.
+    #[must_use]
+    pub fn origin_of(&self, which: &str) -> String {
+        format!("{}{which}", self.file)
     }
 }
 

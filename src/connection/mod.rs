@@ -83,6 +83,7 @@ impl Connection {
         later: &mut Option<Later>,
         mut timer: Pin<&mut Sleep>,
     ) -> Poll<CloseReason> {
+        let mut acted = false;
         loop {
             if let Poll::Ready(reason) = self.socket.poll_write(cx, &self.client.queue) {
                 return Poll::Ready(reason);
@@ -95,17 +96,22 @@ impl Connection {
             }
             match self.socket.poll_read(cx) {
                 Poll::Ready(Ok(message)) => match self.act(message) {
-                    Ok(work) => *later = work,
+                    Ok(work) => (*later, acted) = (work, true),
                     Err(reason) => return Poll::Ready(reason),
                 },
                 Poll::Ready(Err(reason)) => return Poll::Ready(reason),
                 Poll::Pending => break,
             }
         }
-        // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now.
-        let next = self.clock.next(&self.session, self.socket.blocked_since());
-        if next < timer.deadline() {
-            timer.as_mut().reset(next);
+        if self.socket.take_heard() {
+            self.clock.saw_activity();
+        }
+        // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now. A delivery brings none.
+        if acted || self.socket.blocked_since().is_some() {
+            let next = self.clock.next(&self.session, self.socket.blocked_since());
+            if next < timer.deadline() {
+                timer.as_mut().reset(next);
+            }
         }
         while timer.as_mut().poll(cx).is_ready() {
             if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
@@ -117,7 +123,6 @@ impl Connection {
     }
 
     fn act(&mut self, message: Message) -> Result<Option<Later>, CloseReason> {
-        self.clock.saw_activity();
         metrics::MESSAGES_RECEIVED.increment(1);
         match message {
             Message::Text(text) => self.session.receive(&text),

@@ -3,7 +3,7 @@
 //! Start at [`Session::receive`]. Answers go through the client's own queue, so they keep their order with what the hub sends. Not
 //! here: bytes and time (`connection`), other clients (`hub`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use crate::hub::{Client, Hub, Later, Subscription};
 use crate::limits::Rate;
 use crate::metrics;
 
-/// Invalid messages that a client may send within [`INVALID_WINDOW`].
-const MAX_INVALID: u32 = 20;
+/// With so many invalid messages within [`INVALID_WINDOW`] a client is closed.
+const MAX_INVALID: usize = 20;
 const INVALID_WINDOW: Duration = Duration::from_secs(10);
 
 /// See the module.
@@ -33,8 +33,8 @@ pub struct Session {
     authorized: bool,
     /// When the next client event would be due if they came evenly.
     events_due: Option<Instant>,
-    invalid: u32,
-    invalid_since: Option<Instant>,
+    /// When the last invalid messages came, fewer than [`MAX_INVALID`].
+    invalid: VecDeque<Instant>,
 }
 
 /// Who the client has signed in as.
@@ -60,8 +60,7 @@ impl Session {
             user: None,
             authorized: false,
             events_due: None,
-            invalid: 0,
-            invalid_since: None,
+            invalid: VecDeque::new(),
         }
     }
 
@@ -93,7 +92,9 @@ impl Session {
             Err(invalid) => {
                 metrics::INVALID_MESSAGES.increment(1);
                 self.client.send(&server::error(None, &invalid.to_string(), None));
-                return self.count_invalid().map(|()| None);
+                if is_one_too_many(&mut self.invalid, Instant::now()) {
+                    return Err(CloseReason::InvalidMessages);
+                }
             }
         }
         Ok(None)
@@ -109,16 +110,6 @@ impl Session {
         }
         self.hub.disconnect(&self.client);
         self.permit = None;
-    }
-
-    fn count_invalid(&mut self) -> Result<(), CloseReason> {
-        let now = Instant::now();
-        if self.invalid_since.is_none_or(|since| now - since > INVALID_WINDOW) {
-            self.invalid_since = Some(now);
-            self.invalid = 0;
-        }
-        self.invalid += 1;
-        if self.invalid >= MAX_INVALID { Err(CloseReason::InvalidMessages) } else { Ok(()) }
     }
 
     fn subscribe(&mut self, wish: &Subscribe) {
@@ -275,9 +266,38 @@ impl Session {
     }
 }
 
+/// Notes an invalid message.
+fn is_one_too_many(invalid: &mut VecDeque<Instant>, now: Instant) -> bool {
+    while invalid.front().is_some_and(|first| now - *first > INVALID_WINDOW) {
+        invalid.pop_front();
+    }
+    invalid.push_back(now);
+    invalid.len() >= MAX_INVALID
+}
+
 /// However the connection's task ends, even by a panic: nobody stays in a channel as a ghost.
 impl Drop for Session {
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn twenty_invalid_messages_within_any_ten_seconds_are_too_many() {
+        let start = Instant::now();
+        let found = |seconds: &[u64]| {
+            let mut invalid = VecDeque::new();
+            seconds.iter().position(|at| is_one_too_many(&mut invalid, start + Duration::from_secs(*at)))
+        };
+        assert_eq!(found(&[0; 19]), None);
+        assert_eq!(found(&[0; 20]), Some(19));
+        let evenly: Vec<u64> = (0..100).map(|number| number * 6 / 10).collect();
+        assert_eq!(found(&evenly), None);
+        let around: Vec<u64> = [0].into_iter().chain([9; 18]).chain([11; 18]).collect();
+        assert_eq!(found(&around), Some(20), "no window is begun anew");
     }
 }

@@ -38,6 +38,8 @@ pub struct Socket {
     writing: VecDeque<Outbound>,
     /// All that came was read: neither the codec nor the transport holds back any of it.
     read_empty: bool,
+    /// Something came since it was last asked.
+    heard: bool,
     /// The first of `writing` is half out: nothing may come between.
     begun: bool,
     /// Since when the transport has taken nothing.
@@ -71,6 +73,7 @@ impl Socket {
             replies: Vec::new(),
             writing: VecDeque::new(),
             read_empty: false,
+            heard: false,
             begun: false,
             blocked_since: None,
             progress: false,
@@ -86,7 +89,8 @@ impl Socket {
         if self.read_empty && self.transport.poll_read_ready(cx).is_pending() {
             return Poll::Pending;
         }
-        let mut stream = Polled { transport: &mut self.transport, cx, replies: &mut self.replies };
+        let (transport, replies, heard) = (&mut self.transport, &mut self.replies, &mut self.heard);
+        let mut stream = Polled { transport, cx, replies, heard };
         let read = self.codec.read(&mut stream);
         self.read_empty = matches!(&read, Err(Error::Io(error)) if error.kind() == io::ErrorKind::WouldBlock);
         match read {
@@ -130,6 +134,11 @@ impl Socket {
                 return Poll::Ready(reason);
             }
         }
+    }
+
+    /// Whether anything came since it was last asked, be it a part of a message only.
+    pub const fn take_heard(&mut self) -> bool {
+        std::mem::replace(&mut self.heard, false)
     }
 
     /// Since when the transport has taken nothing though something waits.
@@ -251,6 +260,7 @@ struct Polled<'a, 'b> {
     transport: &'a mut Transport,
     cx: &'a mut Context<'b>,
     replies: &'a mut Vec<u8>,
+    heard: &'a mut bool,
 }
 
 impl Read for Polled<'_, '_> {
@@ -259,6 +269,7 @@ impl Read for Polled<'_, '_> {
         match Pin::new(&mut *self.transport).poll_read(self.cx, &mut buffer) {
             Poll::Ready(done) => {
                 let read = done.map(|()| buffer.filled().len())?;
+                *self.heard |= read > 0;
                 metrics::BYTES_RECEIVED.increment(read as u64);
                 Ok(read)
             }

@@ -111,6 +111,10 @@ impl ApiError {
     }
 }
 
+/// Goes with the answer to a refused request: the reason, for the line in the log that `super::watch` writes.
+#[derive(Clone, Debug)]
+pub struct Refusal(pub String);
+
 const fn status(error: &ApiError) -> StatusCode {
     match error {
         ApiError::UnknownApp(_) | ApiError::NotFound => StatusCode::NOT_FOUND,
@@ -137,7 +141,6 @@ const fn status(error: &ApiError) -> StatusCode {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = status(&self);
-        tracing::info!(status = status.as_u16(), reason = %self, "request refused");
         let body = serde_json::json!({ "error": self.to_string(), "code": status.as_u16() });
         let mut response = (status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after() {
@@ -147,6 +150,7 @@ impl IntoResponse for ApiError {
             // What is left of the body would be taken for the next request.
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
+        response.extensions_mut().insert(Refusal(self.to_string()));
         response
     }
 }

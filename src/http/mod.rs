@@ -11,14 +11,16 @@ pub mod upgrade;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{MatchedPath, Request};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
 
 use crate::metrics;
 use crate::parts::Parts;
-use error::ApiError;
+use error::{ApiError, Refusal};
+use peer::Peer;
 
 /// The main listener's routes.
 pub fn routes(parts: Arc<Parts>) -> Router {
@@ -27,23 +29,32 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(pusher::routes(prefix))
         .merge(ops::health())
-        .route_layer(from_fn(count))
         .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
         .method_not_allowed_fallback(async |request| pusher::refuse(request, ApiError::MethodNotAllowed).await)
+        .layer(from_fn_with_state(Arc::clone(&parts), watch))
         .with_state(parts)
 }
 
-/// Counts requests by the last part of their route, and status.
-async fn count(request: Request, next: Next) -> Response {
+/// Counts requests by the last part of their route, and status; who is refused gets a line in the log.
+async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let route = ROUTES.into_iter().find(|(end, _)| path.ends_with(end)).map_or("other", |(_, route)| route);
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::LOCAL);
+    let address = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies).address;
     let response = next.run(request).await;
-    metrics::http_request(route, response.status().as_str().to_owned());
+    let status = response.status();
+    metrics::http_request(
+        route,
+        STATUSES.into_iter().find(|(code, _)| *code == status).map_or("other", |(_, text)| text),
+    );
+    if let Some(Refusal(reason)) = response.extensions().get() {
+        tracing::info!(status = status.as_u16(), reason, route, %address, "request refused");
+    }
     response
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 10] = [
+const ROUTES: [(&str, &str); 11] = [
     ("/events", "events"),
     ("/batch_events", "batch_events"),
     ("/channels", "channels"),
@@ -54,4 +65,22 @@ const ROUTES: [(&str, &str); 10] = [
     ("/app/{key}", "app"),
     ("/health/live", "live"),
     ("/health/ready", "ready"),
+    ("/metrics", "metrics"),
+];
+
+/// Statuses that are answered, as text for metrics.
+const STATUSES: [(StatusCode, &str); 13] = [
+    (StatusCode::OK, "200"),
+    (StatusCode::SWITCHING_PROTOCOLS, "101"),
+    (StatusCode::BAD_REQUEST, "400"),
+    (StatusCode::UNAUTHORIZED, "401"),
+    (StatusCode::FORBIDDEN, "403"),
+    (StatusCode::NOT_FOUND, "404"),
+    (StatusCode::METHOD_NOT_ALLOWED, "405"),
+    (StatusCode::REQUEST_TIMEOUT, "408"),
+    (StatusCode::CONFLICT, "409"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "413"),
+    (StatusCode::UPGRADE_REQUIRED, "426"),
+    (StatusCode::TOO_MANY_REQUESTS, "429"),
+    (StatusCode::SERVICE_UNAVAILABLE, "503"),
 ];

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -30,16 +31,21 @@ pub fn routes(parts: Arc<Parts>, recorded: PrometheusHandle) -> Router {
         .merge(health())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(from_fn_with_state(Arc::clone(&parts), super::watch))
         .with_state(parts)
 }
 
 async fn ready(State(parts): State<Arc<Parts>>) -> Response {
-    if parts.is_ready() { answer(StatusCode::OK, "ok") } else { answer(StatusCode::SERVICE_UNAVAILABLE, "not ready") }
+    if parts.is_ready() {
+        answer(StatusCode::OK, "ready")
+    } else {
+        answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    }
 }
 
 fn answer(status: StatusCode, text: &str) -> Response {
-    let kind = [(header::CONTENT_TYPE, "application/json")];
-    (status, kind, format!("{{\"status\":\"{text}\"}}\n")).into_response()
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
+    (status, headers, format!("{{\"status\":\"{text}\"}}\n")).into_response()
 }
 
 /// The page for Prometheus: what was counted, and what is here right now.

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -13,12 +14,14 @@ use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use rand::RngExt as _;
+use tokio::sync::Semaphore;
 
 use crate::apps::{App, Permit};
 use crate::connection::session::Session;
 use crate::connection::socket::Socket;
 use crate::connection::transport::Transport;
 use crate::connection::{self, Connection};
+use crate::http::error::Refusal;
 use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
@@ -36,7 +39,8 @@ const KNOWN_CLIENTS: [&str; 8] =
 pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
     let Some(accept) = handshake(request.headers()) else {
         let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
-        return (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], text).into_response();
+        let refusal = Extension(Refusal(text.trim_end().to_owned()));
+        return (StatusCode::UPGRADE_REQUIRED, refusal, [(header::UPGRADE, "websocket")], text).into_response();
     };
     let query = request.uri().query().unwrap_or_default();
     let parameter =
@@ -84,7 +88,8 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
                 && let Ok(_place) = parts.held_back.try_acquire()
             {
                 let hold_back = Duration::from_millis(rand::rng().random_range(1_000..5_000));
-                tokio::time::sleep(hold_back).await;
+                // The end does not wait for that: they come back elsewhere.
+                _ = tokio::time::timeout(hold_back, parts.draining.cancelled()).await;
             }
             return connection::refuse(socket, &reason).await;
         }
@@ -126,12 +131,11 @@ fn admit(
     if !origin_allowed(&app, headers) {
         return Err(CloseReason::OriginNotAllowed);
     }
-    if let Some(limit) = parts.config.server.max_connections
-        && parts.hub.total_connections() >= limit
-    {
-        return Err(CloseReason::NodeConnections(limit));
-    }
-    let permit = app.admit().ok_or(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()))?;
+    // Taken now, not once the client is there: of a thousand who come at once each would still find a place free.
+    let node_is_full = || CloseReason::NodeConnections(parts.config.server.max_connections.unwrap_or_default());
+    let on_node = parts.places.clone().map(Semaphore::try_acquire_owned).transpose().map_err(|_| node_is_full())?;
+    let permit =
+        app.admit(on_node).ok_or(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()))?;
     Ok((app, permit))
 }
 
@@ -139,11 +143,12 @@ fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     let allowed = &app.options.allowed_origins;
     let Some(origin) = headers.get(header::ORIGIN) else { return !app.options.require_origin };
     let Ok(origin) = origin.to_str() else { return false };
-    let host = origin.split_once("://").map_or(origin, |(_, host)| host);
+    let origin = origin.to_ascii_lowercase();
+    let host = origin.split_once("://").map_or(&*origin, |(_, host)| host);
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
     let matches = |pattern: &String| match pattern.strip_prefix("*.") {
         Some(domain) => host.strip_suffix(domain).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.')),
-        None => pattern.eq_ignore_ascii_case(origin),
+        None => *pattern == origin,
     };
     allowed.is_empty() || allowed.iter().any(matches)
 }

@@ -55,7 +55,10 @@ struct State {
 #[derive(Debug, Default)]
 struct AnnouncedCount {
     last: Option<(usize, Instant)>,
-    is_due: bool,
+    /// When the next is due, if one is.
+    due: Option<Instant>,
+    /// Somebody is here who was not when the last was announced.
+    has_newcomer: bool,
 }
 
 #[derive(Debug)]
@@ -185,6 +188,7 @@ impl Channel {
             }
         };
         let entered = state.fan_outs;
+        state.count.has_newcomer = true;
         let slot = state.subscribers.insert(Subscriber { client: Arc::clone(client), user: user.clone(), entered });
         change.announce_count_at = state.count_changed(&self.name);
         change.cache_miss = state.answer(&self.name, client);
@@ -264,19 +268,20 @@ impl Channel {
         let catch_up = async {
             for client in &fan_out.waiting {
                 while client.queue.offer(frame, None).is_err() {
-                    client.queue.room().await;
+                    client.queue.room(frame).await;
                 }
             }
         };
         tokio::time::timeout(HOLD_BACK, catch_up).await.map_err(|_| NotPublished::Overloaded)
     }
 
-    /// The number of subscriptions to announce now; `None` if it is what was announced last.
+    /// The number of subscriptions to announce now; `None` if everybody here knows it.
     pub(super) fn take_count(&self) -> Option<usize> {
         let mut state = self.state.lock();
         let count = state.subscribers.len();
-        state.count.is_due = false;
-        if state.count.last.is_some_and(|(last, _)| last == count) {
+        state.count.due = None;
+        let has_newcomer = std::mem::take(&mut state.count.has_newcomer);
+        if !has_newcomer && state.count.last.is_some_and(|(last, _)| last == count) {
             return None;
         }
         state.count.last = Some((count, Instant::now()));
@@ -336,17 +341,22 @@ impl State {
         true
     }
 
-    /// When to announce the new number of subscriptions, if the channel announces it and it is not due already.
+    /// When to announce the new number of subscriptions, if the channel announces it and it is not due before that anyway.
     fn count_changed(&mut self, channel: &ChannelName) -> Option<Instant> {
         let kind = channel.kind();
-        if kind.is_presence() || kind == ChannelKind::ServerToUser || std::mem::replace(&mut self.count.is_due, true) {
+        if kind.is_presence() || kind == ChannelKind::ServerToUser {
             return None;
         }
         let soon = Instant::now() + COUNT_JOIN;
-        match self.count.last {
-            Some((_, at)) if self.subscribers.len() > FEW_SUBSCRIBERS => Some(soon.max(at + COUNT_PAUSE)),
-            _ => Some(soon),
+        let at = match self.count.last {
+            Some((_, last)) if self.subscribers.len() > FEW_SUBSCRIBERS => soon.max(last + COUNT_PAUSE),
+            _ => soon,
+        };
+        if self.count.due.is_some_and(|due| due <= at) {
+            return None;
         }
+        self.count.due = Some(at);
+        Some(at)
     }
 
     /// To all but the user's own subscriptions.

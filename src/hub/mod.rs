@@ -70,12 +70,6 @@ pub struct Census {
     pub channels: Vec<(ChannelKind, usize)>,
 }
 
-/// The frame of an event; `data` is the publisher's JSON string token, copied as it stands.
-#[must_use]
-pub fn event_frame(name: &str, channel: &ChannelName, data: &str) -> Frame {
-    Frame::text(&server::event(name, channel, data))
-}
-
 impl Hub {
     /// An empty hub for these apps.
     #[must_use]
@@ -102,8 +96,8 @@ impl Hub {
         &self.rooms[app.id()]
     }
 
-    /// Hands `frame`, an event triggered over HTTP, to every subscriber of `channel` but `except`; `data` is its JSON string token, kept
-    /// on cache channels.
+    /// Hands an event triggered over HTTP to every subscriber of `channel` but `except`. It is encoded here, once, and only if there is
+    /// anybody; `data` is the publisher's JSON string token, copied as it stands.
     ///
     /// # Errors
     /// [`Overloaded`] when some subscriber's queue had no room in time through no fault of its reader.
@@ -111,7 +105,7 @@ impl Hub {
         &self,
         app: &App,
         channel: &ChannelName,
-        frame: &Frame,
+        event: &str,
         data: &str,
         except: Option<SocketId>,
     ) -> Result<(), Overloaded> {
@@ -120,7 +114,8 @@ impl Hub {
         loop {
             let found = if keep.is_some() { Some(self.room(app).open(channel)) } else { self.room(app).find(channel) };
             let Some(found) = found else { return Ok(()) };
-            match found.publish(frame, except, keep).await {
+            let frame = Frame::text(&server::event(event, channel, data));
+            match found.publish(&frame, except, keep).await {
                 Ok(()) => return Ok(()),
                 Err(NotPublished::Overloaded) => return Err(Overloaded),
                 Err(NotPublished::Gone) => {} // it was being taken out just now; there may be a new one

@@ -56,6 +56,8 @@ struct State {
     bytes: usize,
     writer: Option<Waker>,
     blocked: bool,
+    /// Somebody waits for room.
+    awaited: bool,
     close: Option<CloseReason>,
     ended: bool,
 }
@@ -116,15 +118,17 @@ impl Queue {
         }
     }
 
-    /// Waits until the queue has room again or its connection is ending.
-    pub async fn room(&self) {
+    /// Waits until another [`Queue::offer`] of `frame` succeeds: there is room, the reader is to blame, or its connection is ending.
+    pub async fn room(&self, frame: &Frame) {
         loop {
             let changed = self.changed.notified();
             {
-                let state = self.state.lock();
-                if state.close.is_some() || state.ended || state.has_room(self.bounds, 0, 1) {
+                let mut state = self.state.lock();
+                let is_over = state.close.is_some() || state.ended || state.blocked;
+                if is_over || state.has_room(self.bounds, frame.size(), 1) {
                     return;
                 }
+                state.awaited = true;
             }
             changed.await;
         }
@@ -158,11 +162,10 @@ impl Queue {
             }
             return Poll::Pending;
         }
-        let was_full = !state.has_room(self.bounds, 0, 1);
         state.take(into, max_frames);
-        let has_room = was_full && state.has_room(self.bounds, 0, 1);
+        let awaited = std::mem::take(&mut state.awaited);
         drop(state);
-        if has_room {
+        if awaited {
             self.changed.notify_waiters();
         }
         Poll::Ready(None)
@@ -180,7 +183,13 @@ impl Queue {
 
     /// Says whether the socket takes no more for now.
     pub fn set_blocked(&self, blocked: bool) {
-        self.state.lock().blocked = blocked;
+        let mut state = self.state.lock();
+        state.blocked = blocked;
+        let awaited = std::mem::take(&mut state.awaited);
+        drop(state);
+        if awaited {
+            self.changed.notify_waiters();
+        }
     }
 
     /// Hands over all that still waits; whatever is queued from now on is thrown away.
@@ -257,6 +266,27 @@ mod tests {
         assert_eq!(queue.offer(&frame, None), Err(Full));
         assert_eq!(queue.depth().0, 2);
         assert!(queue.state.lock().close.is_none());
+    }
+
+    #[tokio::test]
+    async fn room_is_waited_for_until_the_frame_fits() {
+        let queue = Queue::new(BOUNDS);
+        let (first, second) = (Frame::text(&"x".repeat(600)), Frame::text(&"x".repeat(500)));
+        assert_eq!(queue.offer(&first, None), Ok(()));
+        assert_eq!(queue.offer(&second, None), Err(Full));
+        let mut room = std::pin::pin!(queue.room(&second));
+        assert!(futures_util::poll!(room.as_mut()).is_pending());
+        let take = |cx: &mut Context<'_>| queue.poll_take(cx, &mut VecDeque::new(), 1);
+        assert_eq!(std::future::poll_fn(take).await, None);
+        assert!(futures_util::poll!(room.as_mut()).is_ready());
+        assert_eq!(queue.offer(&second, None), Ok(()));
+
+        let mut room = std::pin::pin!(queue.room(&second));
+        assert!(futures_util::poll!(room.as_mut()).is_pending());
+        queue.set_blocked(true);
+        assert!(futures_util::poll!(room.as_mut()).is_ready(), "a reader that is to blame is not waited for");
+        assert_eq!(queue.offer(&second, None), Ok(()));
+        assert_eq!(queue.state.lock().close, Some(CloseReason::SlowReader));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use herald_protocol::{SocketId, UserId, server};
+use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 use super::client::Client;
@@ -18,6 +19,9 @@ use crate::due::DueList;
 const GRACE: Duration = Duration::from_secs(3);
 /// How long changes are collected before a watcher is told.
 const JOIN: Duration = Duration::from_millis(100);
+
+/// Many may watch one user, and many may be the same user: each is found by its id.
+type Clients = IndexMap<SocketId, Arc<Client>>;
 
 /// Signed-in users of one app.
 #[derive(Debug, Default)]
@@ -30,7 +34,7 @@ pub struct Users {
 struct State {
     users: HashMap<UserId, User>,
     /// The watchers of each user, online or not.
-    watched_by: HashMap<UserId, Vec<Arc<Client>>>,
+    watched_by: HashMap<UserId, Clients>,
     /// What each watcher has not been told yet, in the order of the changes.
     untold: HashMap<SocketId, Untold>,
     departures: u64,
@@ -39,7 +43,7 @@ struct State {
 /// A user who counts as online.
 #[derive(Debug, Default)]
 struct User {
-    connections: Vec<Arc<Client>>,
+    connections: Clients,
     /// The departure that is held back, if nobody is connected any more.
     departed: Option<u64>,
 }
@@ -75,7 +79,7 @@ impl Users {
         let (mut online, mut offline) = (Vec::new(), Vec::new());
         for other in watched {
             if state.users.contains_key(other) { &mut online } else { &mut offline }.push(other.clone());
-            state.watched_by.entry(other.clone()).or_default().push(Arc::clone(client));
+            state.watched_by.entry(other.clone()).or_default().insert(client.socket_id, Arc::clone(client));
         }
         if let Some(text) = server::watchlist_events(&online, &offline) {
             client.send(&text);
@@ -88,7 +92,7 @@ impl Users {
         state.unwatch(client, watched);
         let number = state.departures + 1;
         let Some(known) = state.users.get_mut(user) else { return };
-        known.connections.retain(|connection| connection.socket_id != client.socket_id);
+        known.connections.swap_remove(&client.socket_id);
         if known.connections.is_empty() {
             known.departed = Some(number);
             state.departures = number;
@@ -99,7 +103,8 @@ impl Users {
     /// The user's connections.
     #[must_use]
     pub fn connections(&self, user: &UserId) -> Vec<Arc<Client>> {
-        self.state.lock().users.get(user).map(|user| user.connections.clone()).unwrap_or_default()
+        let state = self.state.lock();
+        state.users.get(user).map(|user| user.connections.values().cloned().collect()).unwrap_or_default()
     }
 
     /// How many users are connected.
@@ -132,7 +137,7 @@ impl Users {
     fn arrive(&self, state: &mut State, user: &UserId, client: &Arc<Client>) {
         let was_online = state.users.contains_key(user);
         let known = state.users.entry(user.clone()).or_default();
-        known.connections.push(Arc::clone(client));
+        known.connections.insert(client.socket_id, Arc::clone(client));
         known.departed = None;
         if !was_online {
             self.announce(state, user, true);
@@ -141,8 +146,7 @@ impl Users {
 
     fn announce(&self, state: &mut State, user: &UserId, online: bool) {
         let watchers = state.watched_by.get(user).cloned().unwrap_or_default();
-        for client in watchers {
-            let socket_id = client.socket_id;
+        for (socket_id, client) in watchers {
             let untold = state.untold.entry(socket_id).or_insert_with(|| {
                 self.due.add(Instant::now() + JOIN, Due::Tell(socket_id));
                 Untold { client, changes: Vec::new() }
@@ -157,7 +161,7 @@ impl State {
     fn unwatch(&mut self, client: &Client, watched: &[UserId]) {
         for user in watched {
             if let Some(watchers) = self.watched_by.get_mut(user) {
-                watchers.retain(|watcher| watcher.socket_id != client.socket_id);
+                watchers.swap_remove(&client.socket_id);
                 if watchers.is_empty() {
                     self.watched_by.remove(user);
                 }
@@ -174,5 +178,38 @@ impl Untold {
         if let Some(text) = server::watchlist_events(&users(online), &users(offline)) {
             self.client.send(&text);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::Apps;
+    use crate::config::AppOptions;
+    use crate::hub::queue::{Bounds, Queue};
+
+    #[test]
+    fn a_user_whom_everybody_watches_costs_each_of_them_no_more() {
+        const WATCHERS: u64 = 50_000;
+        let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
+        let client = |number: u64| {
+            let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
+            Arc::new(Client { socket_id: SocketId::from_random(number), app: Arc::clone(&app), queue })
+        };
+        let clients: Vec<_> = (0..WATCHERS).map(client).collect();
+        let (guest, staff) = (UserId::parse("guest").unwrap(), [UserId::parse("staff").unwrap()]);
+        let users = Users::default();
+        for client in &clients {
+            users.sign_in(&guest, client, "{}", &staff, None);
+        }
+        assert_eq!(users.connections(&guest).len(), clients.len());
+        let start = Instant::now();
+        for client in clients.iter().rev() {
+            users.sign_out(&guest, client, &staff);
+        }
+        assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+        let state = users.state.lock();
+        assert!(state.watched_by.is_empty());
+        assert_eq!(users.due.take_all().len(), 1, "the last of them departs");
     }
 }

@@ -6,8 +6,10 @@
 //! `vacated` alternate, and so do `member_added` and `member_removed` of a user.
 
 pub mod receiver;
+pub mod undelivered;
 
 use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,19 +22,22 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::{App, Apps};
 use crate::due::DueList;
+use crate::metrics;
 use receiver::Receiver;
+use undelivered::Undelivered;
 
 /// How long a departure is held back, so that a page's reload goes unnoticed.
 const GRACE: Duration = Duration::from_secs(3);
 /// A channel's empty cache is told once within this time.
 const CACHE_MISS_PAUSE: Duration = Duration::from_secs(10);
-/// How long, at the end, receivers are still tried.
-const LAST_DELIVERIES: Duration = Duration::from_secs(5);
+/// How long, at an end in order, receivers are still tried.
+pub const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 
 /// The webhooks of all apps.
 #[derive(Debug)]
 pub struct Webhooks {
     apps: HashMap<String, Arc<AppWebhooks>>,
+    folder: PathBuf,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -64,31 +69,31 @@ enum Due {
 }
 
 impl Webhooks {
-    /// The webhooks of these apps, delivered by tasks that run until [`Webhooks::finish`].
+    /// The webhooks of these apps, delivered by tasks that run until [`Webhooks::finish`]. First comes what the last run has left in
+    /// `folder`.
     #[must_use]
-    pub fn start(apps: &Apps, client: &reqwest::Client) -> Self {
-        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let mut started = HashMap::new();
-        for app in apps.iter().filter(|app| !app.options.webhooks.is_empty()) {
-            let receivers =
-                app.options.webhooks.iter().filter_map(|options| Receiver::new(app, options, client.clone()));
-            let webhooks = Arc::new(AppWebhooks {
-                receivers: receivers.map(Arc::new).collect(),
-                transitions: Mutex::default(),
-                due: DueList::default(),
-            });
-            for receiver in &webhooks.receivers {
-                receiver.start(&tasks, &stop);
-            }
-            let (timed, stopped) = (Arc::clone(&webhooks), stop.clone());
-            tasks.spawn(async move {
+    pub fn start(apps: &Apps, client: &reqwest::Client, folder: &Path) -> Self {
+        let configured = apps.iter().filter(|app| !app.options.webhooks.is_empty());
+        let started = configured.map(|app| (app.id().to_owned(), Arc::new(AppWebhooks::new(app, client))));
+        let webhooks = Self {
+            apps: started.collect(),
+            folder: folder.to_owned(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        webhooks.offer_again(&undelivered::take(folder));
+        for receiver in webhooks.receivers() {
+            receiver.start(&webhooks.tasks, &webhooks.stop);
+        }
+        for app in webhooks.apps.values() {
+            let (timed, stopped) = (Arc::clone(app), webhooks.stop.clone());
+            webhooks.tasks.spawn(async move {
                 while let Some(due) = stopped.run_until_cancelled(timed.due.next()).await {
                     timed.settle(due);
                 }
             });
-            started.insert(app.id().to_owned(), webhooks);
         }
-        Self { apps: started, tasks, stop }
+        webhooks
     }
 
     /// Those of an app, if it has any.
@@ -103,22 +108,76 @@ impl Webhooks {
         self.receivers().map(|receiver| receiver.waiting()).sum()
     }
 
-    /// Says what was held back, tries to deliver all of it for a while, and ends the tasks. What is left then is counted and logged.
-    pub async fn finish(&self) {
-        for webhooks in self.apps.values() {
-            webhooks.due.take_all().into_iter().for_each(|due| webhooks.settle(due));
-        }
+    /// Says what was held back, tries for a while to deliver all of it, and ends the tasks. What is left then is written down for the
+    /// next start.
+    pub async fn finish(&self, try_for: Duration) {
+        self.settle_all();
+        self.receivers().for_each(|receiver| receiver.hurry());
         let all_delivered = async {
             for receiver in self.receivers() {
                 receiver.empty().await;
             }
         };
-        if timeout(LAST_DELIVERIES, all_delivered).await.is_err() {
-            self.receivers().for_each(|receiver| receiver.give_up_all());
-        }
+        // Whether or not it was in time: what is left is looked for below.
+        _ = timeout(try_for, all_delivered).await;
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.settle_all();
+        self.write_undelivered();
+    }
+
+    fn settle_all(&self) {
+        for webhooks in self.apps.values() {
+            webhooks.due.take_all().into_iter().for_each(|due| webhooks.settle(due));
+        }
+    }
+
+    fn write_undelivered(&self) {
+        let mut left = Vec::new();
+        for (app, webhooks) in &self.apps {
+            webhooks.receivers.iter().for_each(|receiver| left.extend(receiver.take_undelivered(app)));
+        }
+        if left.is_empty() {
+            return;
+        }
+        let (events, folder) = (left.len(), self.folder.display());
+        match undelivered::write(&self.folder, &left) {
+            Ok(()) => {
+                tracing::warn!(events, %folder, "webhook events were not delivered: the next start tries them again");
+            }
+            Err(error) => {
+                metrics::WEBHOOK_EVENTS_DROPPED.increment(events as u64);
+                tracing::error!(events, %folder, %error, "webhook events are lost: not delivered, and they cannot be written down");
+            }
+        }
+    }
+
+    /// Queues what the last run could not deliver, in its order; what nobody is to get any more is counted and logged.
+    fn offer_again(&self, events: &[Undelivered]) {
+        let (mut again, mut unwanted, mut too_old) = (0_u64, 0_u64, 0_u64);
+        let now = now_ms();
+        for event in events {
+            let about = event.about();
+            let wanted = about.as_ref().and_then(|about| {
+                let receivers = &self.apps.get(&event.app)?.receivers;
+                Some((receivers.iter().find(|receiver| receiver.still_wants(event, about))?, about))
+            });
+            match wanted {
+                None => unwanted += 1,
+                Some((receiver, about)) if receiver.offer_again(event, about, now) => again += 1,
+                Some(_) => too_old += 1,
+            }
+        }
+        if again > 0 {
+            tracing::info!(events = again, "webhook events that the last run could not deliver are tried again");
+        }
+        metrics::WEBHOOK_EVENTS_DROPPED.increment(unwanted + too_old);
+        for (events, why) in [(unwanted, "no configured receiver wants them"), (too_old, "their time is over")] {
+            if events > 0 {
+                tracing::error!(events, why, "webhook events of the last run are dropped");
+            }
+        }
     }
 
     fn receivers(&self) -> impl Iterator<Item = &Arc<Receiver>> {
@@ -127,6 +186,11 @@ impl Webhooks {
 }
 
 impl AppWebhooks {
+    fn new(app: &App, client: &reqwest::Client) -> Self {
+        let receivers = app.options.webhooks.iter().filter_map(|options| Receiver::new(app, options, client.clone()));
+        Self { receivers: receivers.map(Arc::new).collect(), transitions: Mutex::default(), due: DueList::default() }
+    }
+
     /// The first subscriber has entered `channel`, or the user's first connection if one is named; call this under the channel's lock.
     pub fn entered(&self, channel: &ChannelName, user: Option<&UserId>) {
         let mut transitions = self.transitions.lock();
@@ -166,7 +230,7 @@ impl AppWebhooks {
         let mut json = None;
         for receiver in self.receivers.iter().filter(|receiver| receiver.wants(event)) {
             let json: &Arc<str> = json.get_or_insert_with(|| event.json().into());
-            receiver.offer(event.channel(), Arc::clone(json), now_ms());
+            receiver.offer(event.channel().as_str(), Arc::clone(json), now_ms());
         }
     }
 

@@ -1,7 +1,8 @@
 //! One receiver of webhooks: what it wants, what waits for it, and how it is tried.
 //!
 //! A channel's events always take the same of `LANES` lanes, and a lane has one request under way: so events stay in order per
-//! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself.
+//! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself. An event stays in its lane until
+//! it was delivered or given up; what is left there at the end outlives a restart.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -9,17 +10,19 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use herald_protocol::Secret;
 use herald_protocol::webhook::{self, WebhookEvent, WebhookKind};
-use herald_protocol::{ChannelName, Secret};
 use parking_lot::Mutex;
 use rand::RngExt as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{StatusCode, Url};
+use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::undelivered::{About, Undelivered};
 use crate::apps::App;
 use crate::config::WebhookOptions;
 use crate::metrics;
@@ -31,7 +34,7 @@ const BATCH_EVENTS: usize = 50;
 const COLLECT: Duration = Duration::from_millis(50);
 /// Events that may wait for one receiver.
 const MAX_WAITING: usize = 100_000;
-/// How long an event is tried; the last attempt may begin just before.
+/// How long an event is tried; a request, until this is over for the last of its events.
 const TRY_FOR: Duration = Duration::from_secs(5 * 60);
 /// The first pause after a failure, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -50,10 +53,15 @@ pub struct Receiver {
     waiting: AtomicUsize,
     dropping: AtomicUsize,
     emptied: Notify,
+    /// Until when it has asked not to be tried.
+    not_before: Mutex<Option<Instant>>,
+    /// Cancelled when the server ends: pauses are cut short then.
+    ending: CancellationToken,
 }
 
 #[derive(Debug, Default)]
 struct Lane {
+    /// In front, those of the request under way.
     events: Mutex<VecDeque<Waiting>>,
     added: Notify,
 }
@@ -63,6 +71,8 @@ struct Waiting {
     json: Arc<str>,
     time_ms: u64,
     give_up_at: Instant,
+    /// The id of the request that it is in, once it is.
+    delivery: Option<Arc<str>>,
 }
 
 /// How an attempt ended.
@@ -89,6 +99,8 @@ impl Receiver {
             waiting: AtomicUsize::new(0),
             dropping: AtomicUsize::new(0),
             emptied: Notify::new(),
+            not_before: Mutex::default(),
+            ending: CancellationToken::new(),
         })
     }
 
@@ -109,14 +121,41 @@ impl Receiver {
     /// Whether it wants this event.
     #[must_use]
     pub fn wants(&self, event: &WebhookEvent) -> bool {
-        let channel = event.channel().as_str();
-        self.wants_kind(event.kind())
+        self.wants_about(event.kind(), event.channel().as_str())
+    }
+
+    /// Queues an event; never waits. A full queue drops it, counted and logged.
+    pub fn offer(&self, channel: &str, json: Arc<str>, time_ms: u64) {
+        self.queue(channel, Waiting { json, time_ms, give_up_at: Instant::now() + TRY_FOR, delivery: None });
+    }
+
+    /// Whether an event that was not delivered in the last run is still meant for it.
+    #[must_use]
+    pub fn still_wants(&self, event: &Undelivered, about: &About<'_>) -> bool {
+        event.url == self.url.as_str() && about.kind().is_some_and(|kind| self.wants_about(kind, &about.channel))
+    }
+
+    /// Queues an event of the last run; false if its time is over.
+    pub fn offer_again(&self, event: &Undelivered, about: &About<'_>, now_ms: u64) -> bool {
+        let age = Duration::from_millis(now_ms.saturating_sub(event.time_ms));
+        let Some(left) = TRY_FOR.checked_sub(age) else { return false };
+        let waiting = Waiting {
+            json: event.event.get().into(),
+            time_ms: event.time_ms,
+            give_up_at: Instant::now() + left,
+            delivery: event.delivery.as_deref().map(Arc::from),
+        };
+        self.queue(&about.channel, waiting);
+        true
+    }
+
+    fn wants_about(&self, kind: WebhookKind, channel: &str) -> bool {
+        self.wants_kind(kind)
             && channel.starts_with(&self.options.channel_prefix)
             && channel.ends_with(&self.options.channel_suffix)
     }
 
-    /// Queues an event; never waits. A full queue drops it, counted and logged.
-    pub fn offer(&self, channel: &ChannelName, json: Arc<str>, time_ms: u64) {
+    fn queue(&self, channel: &str, event: Waiting) {
         let room = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
             (waiting < MAX_WAITING).then_some(waiting + 1)
         });
@@ -132,7 +171,7 @@ impl Receiver {
         let mut hasher = DefaultHasher::new();
         channel.hash(&mut hasher);
         let lane = &self.lanes[(hasher.finish() % LANES as u64) as usize];
-        lane.events.lock().push_back(Waiting { json, time_ms, give_up_at: Instant::now() + TRY_FOR });
+        lane.events.lock().push_back(event);
         lane.added.notify_one();
     }
 
@@ -153,28 +192,38 @@ impl Receiver {
         }
     }
 
-    /// Counts what waits as lost.
-    pub fn give_up_all(&self) {
-        let lost = self.waiting.swap(0, Ordering::AcqRel);
-        if lost > 0 {
-            metrics::WEBHOOK_EVENTS_DROPPED.increment(lost as u64);
-            tracing::error!(receiver = %self.name(), events = lost, "webhook events are lost: the server ends and they could not be delivered");
-        }
+    /// Cuts the pauses between attempts short, but for those that it has asked for.
+    pub fn hurry(&self) {
+        self.ending.cancel();
     }
 
-    /// Without a query, which may hold a token.
+    /// Takes out what was not delivered, once its lanes have ended.
+    pub fn take_undelivered(&self, app: &str) -> Vec<Undelivered> {
+        let left: Vec<Waiting> = self.lanes.iter().flat_map(|lane| std::mem::take(&mut *lane.events.lock())).collect();
+        self.waiting.fetch_sub(left.len(), Ordering::AcqRel);
+        let undelivered = |event: Waiting| {
+            let json = RawValue::from_string(event.json.as_ref().to_owned());
+            Some(Undelivered {
+                app: app.to_owned(),
+                url: self.url.to_string(),
+                time_ms: event.time_ms,
+                delivery: event.delivery.as_deref().map(str::to_owned),
+                event: json.inspect_err(|error| tracing::error!(%error, "a webhook event is no JSON")).ok()?,
+            })
+        };
+        left.into_iter().filter_map(undelivered).collect()
+    }
+
+    /// Where it is and whose: user, path and query may hold a token.
     fn name(&self) -> String {
-        let mut url = self.url.clone();
-        url.set_query(None);
-        _ = url.set_password(None);
-        url.to_string()
+        format!("{} of the app with key {}", self.url.origin().ascii_serialization(), self.key)
     }
 
     async fn run(&self, lane: &Lane) {
         loop {
             let batch = self.next_batch(lane).await;
             self.deliver(&batch).await;
-            self.done(batch.len());
+            self.done(lane, batch.len());
         }
     }
 
@@ -187,7 +236,7 @@ impl Receiver {
             added.await;
         }
         if !self.options.batch {
-            return lane.events.lock().pop_front().into_iter().collect();
+            return lane.begin(1);
         }
         let until = Instant::now() + COLLECT;
         while lane.events.lock().len() < BATCH_EVENTS {
@@ -197,27 +246,28 @@ impl Receiver {
                 () = tokio::time::sleep_until(until) => break,
             }
         }
-        let mut events = lane.events.lock();
-        let count = events.len().min(BATCH_EVENTS);
-        events.drain(..count).collect()
+        lane.begin(BATCH_EVENTS)
     }
 
     /// Tries until it is delivered or its time is over.
     async fn deliver(&self, batch: &[Waiting]) {
-        let Some(first) = batch.first() else { return };
+        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return };
         let jsons: Vec<&str> = batch.iter().map(|event| &*event.json).collect();
         let body = webhook::body(first.time_ms, &jsons);
         let signature = self.secret.sign(body.as_bytes());
-        let delivery = format!("{:032x}", rand::rng().random::<u128>());
+        let delivery = first.delivery.as_deref().unwrap_or_default();
         let mut pause = FIRST_PAUSE;
         for attempt in 1_u32.. {
-            let (why, retry_after) = match self.attempt(&body, &signature, &delivery).await {
+            self.allowed().await;
+            let (why, retry_after) = match self.attempt(&body, &signature, delivery).await {
                 Attempt::Delivered => return metrics::webhook_sent("delivered"),
                 Attempt::Failed { why, retry_after } => (why, retry_after),
             };
-            let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-            let next = Instant::now() + retry_after.map_or(jittered, |asked| asked.max(jittered));
-            if next > first.give_up_at {
+            let now = Instant::now();
+            if let Some(asked) = retry_after {
+                self.not_before.lock().replace(now + asked.min(TRY_FOR));
+            }
+            if now >= last.give_up_at {
                 metrics::webhook_sent("given_up");
                 metrics::WEBHOOK_EVENTS_DROPPED.increment(batch.len() as u64);
                 tracing::error!(receiver = %self.name(), delivery, attempt, why, events = batch.len(), "webhook given up");
@@ -225,8 +275,29 @@ impl Receiver {
             }
             metrics::webhook_sent("retried");
             tracing::warn!(receiver = %self.name(), delivery, attempt, why, "webhook not delivered, it is tried again");
+            self.pause(pause, last.give_up_at).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
-            tokio::time::sleep_until(next).await;
+        }
+    }
+
+    /// Waits about so long, at most until `latest`; at the end of the server about the first pause.
+    async fn pause(&self, pause: Duration, latest: Instant) {
+        let jittered = |pause: Duration| pause.mul_f64(rand::rng().random_range(0.5..1.0));
+        let next = (Instant::now() + jittered(pause)).min(latest);
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            () = self.ending.cancelled() => tokio::time::sleep(jittered(FIRST_PAUSE)).await,
+        }
+    }
+
+    /// Returns once the receiver's own wish for a pause is over.
+    async fn allowed(&self) {
+        loop {
+            let not_before = *self.not_before.lock();
+            match not_before {
+                Some(at) if at > Instant::now() => tokio::time::sleep_until(at).await,
+                _ => return,
+            }
         }
     }
 
@@ -255,14 +326,41 @@ impl Receiver {
         }
     }
 
-    fn done(&self, events: usize) {
-        let before = self
-            .waiting
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| Some(waiting.saturating_sub(events)));
-        if before.is_ok_and(|before| before <= events) {
+    fn done(&self, lane: &Lane, events: usize) {
+        lane.events.lock().drain(..events);
+        if self.waiting.fetch_sub(events, Ordering::AcqRel) == events {
             self.emptied.notify_waiters();
         }
     }
+}
+
+impl Lane {
+    /// The events of the next request, at most `limit`; they stay in front until they are done.
+    fn begin(&self, limit: usize) -> Vec<Waiting> {
+        let mut events = self.events.lock();
+        let tried = events.front().and_then(|first| first.delivery.clone());
+        let same = events.iter().take_while(|event| event.delivery == tried);
+        // What was tried before a restart is tried again as it was, unless requests have become smaller.
+        let (delivery, count) = match tried.clone() {
+            None => (new_delivery(), same.take(limit).count()),
+            Some(delivery) => match same.count() {
+                count if count <= limit => (delivery, count),
+                count => {
+                    events.iter_mut().take(count).for_each(|event| event.delivery = None);
+                    (new_delivery(), limit)
+                }
+            },
+        };
+        let next = events.iter_mut().take(count).map(|event| {
+            event.delivery = Some(Arc::clone(&delivery));
+            event.clone()
+        });
+        next.collect()
+    }
+}
+
+fn new_delivery() -> Arc<str> {
+    format!("{:032x}", rand::rng().random::<u128>()).into()
 }
 
 /// Seconds only: receivers that send a date are tried at the usual pace.
@@ -281,4 +379,80 @@ fn cause(error: reqwest::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::apps::Apps;
+    use crate::config::AppOptions;
+
+    fn waiting(data: u64, delivery: Option<&str>) -> Waiting {
+        Waiting {
+            json: data.to_string().into(),
+            time_ms: 0,
+            give_up_at: Instant::now(),
+            delivery: delivery.map(Arc::from),
+        }
+    }
+
+    /// Empties a lane by requests of at most `limit` events; each with its id, or a dash if that is a new one.
+    fn requests(lane: &Lane, known: &[&str], limit: usize) -> Vec<(String, Vec<String>)> {
+        let mut requests = Vec::new();
+        let mut ids = Vec::new();
+        while !lane.events.lock().is_empty() {
+            let batch = lane.begin(limit);
+            assert_eq!(lane.begin(limit).len(), batch.len(), "begun again, it is the same");
+            let id = batch[0].delivery.clone().unwrap();
+            assert!(batch.iter().all(|event| event.delivery.as_ref() == Some(&id)));
+            assert!(!ids.contains(&id), "an id of its own");
+            let shown = if known.contains(&&*id) { id.to_string() } else { "-".to_owned() };
+            requests.push((shown, batch.iter().map(|event| event.json.to_string()).collect()));
+            ids.push(id);
+            lane.events.lock().drain(..batch.len());
+        }
+        requests
+    }
+
+    #[test]
+    fn a_request_is_repeated_as_it_was_unless_it_has_become_too_big() {
+        let ids = ["a", "b"];
+        for (limit, expected, rule) in [
+            (50, "a:1,2 b:3,4,5 -:6,7", "each as it was tried, the others together"),
+            (2, "a:1,2 -:3,4 -:5,6 -:7", "too big for one request: new ids, since they stand for other requests"),
+            (1, "-:1 -:2 -:3 -:4 -:5 -:6 -:7", "one event each"),
+        ] {
+            let lane = Lane::default();
+            let tried = [Some("a"), Some("a"), Some("b"), Some("b"), Some("b"), None, None];
+            lane.events.lock().extend((1..).zip(tried).map(|(data, delivery)| waiting(data, delivery)));
+            let found: Vec<_> =
+                requests(&lane, &ids, limit).iter().map(|(id, events)| format!("{id}:{}", events.join(","))).collect();
+            assert_eq!(found.join(" "), expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn the_log_names_a_receiver_without_what_may_be_a_token() {
+        let url = "https://t0ken:t0ken@hooks.example.com:8443/services/t0ken?key=t0ken".parse().unwrap();
+        let options = WebhookOptions { url: Some(url), ..WebhookOptions::default() };
+        let app = AppOptions { key: "app-key".to_owned(), ..AppOptions::default() };
+        let app = Apps::new(vec![app]).by_key("app-key").unwrap();
+        let receiver = Receiver::new(&app, &options, crate::outgoing::client().unwrap()).unwrap();
+        assert_eq!(receiver.name(), "https://hooks.example.com:8443 of the app with key app-key");
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds() {
+        for (value, expected) in [
+            ("3", Some(Duration::from_secs(3))),
+            (" 0 ", Some(Duration::ZERO)),
+            ("-1", None),
+            ("1.5", None),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ] {
+            let headers = HeaderMap::from_iter([(reqwest::header::RETRY_AFTER, HeaderValue::from_static(value))]);
+            assert_eq!(retry_after(&headers), expected, "{value:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
+    }
 }

@@ -42,6 +42,18 @@ async fn the_silent_are_pinged_and_then_closed() {
 }
 
 #[tokio::test]
+async fn whoever_is_still_sending_is_not_silent() {
+    let herald = Herald::start(SHORT).await;
+    let mut slow = herald.connect().await;
+    slow.answers_pings = false;
+    for byte in Frame::new(Frame::TEXT, r#"{"event":"pusher:ping"}"#).masked() {
+        slow.send_bytes(&[byte]).await;
+        tokio::time::sleep(Duration::from_millis(150)).await; // over 4 s in all
+    }
+    slow.expect("pusher:pong").await;
+}
+
+#[tokio::test]
 async fn whoever_answers_or_says_anything_stays() {
     let herald = Herald::start(SHORT).await;
     let (mut answering, mut speaking) = (herald.connect().await, herald.connect().await);

@@ -479,6 +479,50 @@ async fn subscribers_are_counted_where_the_app_wants_it() {
 }
 
 #[tokio::test]
+async fn who_takes_the_place_of_another_is_told_the_count_too() {
+    let herald = Herald::start("[[apps]]\nsubscription_count = true").await;
+    let (mut ann, mut bob) = (herald.connect().await, herald.connect().await);
+    ann.subscribe("news").await;
+    ann.expect("pusher_internal:subscription_count").await;
+    bob.subscribe("news").await;
+    ann.unsubscribe("news").await;
+    loop {
+        let count = bob.expect("pusher_internal:subscription_count").await;
+        if count.json()["subscription_count"] == 1 {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_is_no_longer_large_is_counted_at_once() {
+    let herald = Herald::start("[[apps]]\nsubscription_count = true").await;
+    let mut observer = herald.connect().await;
+    observer.subscribe("news").await;
+    let mut others = Vec::new();
+    for _ in 0..100 {
+        let mut client = herald.connect().await;
+        client.subscribe("news").await;
+        others.push(client);
+    }
+    let mut counted = async |wanted: u64| {
+        while observer.expect("pusher_internal:subscription_count").await.json()["subscription_count"] != wanted {}
+    };
+    counted(101).await;
+    let start = Instant::now();
+    others.remove(0).cut(); // 100: announced within the pause that 101 has begun
+    counted(100).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let mut late = herald.connect().await;
+    late.subscribe("news").await; // 101 again: that is for later, but not what follows
+    late.unsubscribe("news").await;
+    others.remove(0).cut();
+    let start = Instant::now();
+    counted(99).await;
+    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_large_channel_is_counted_rarely_and_the_last_count_always_arrives() {
     let herald = Herald::start("[[apps]]\nsubscription_count = true").await;
     let mut observer = herald.connect().await;

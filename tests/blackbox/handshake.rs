@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::support::{App, Client, Frame, Herald, Options};
@@ -129,6 +130,11 @@ async fn only_allowed_origins_connect() {
         allowed_origins = ["https://a.example"]
         require_origin = true
         [[apps]]
+        id = "by-hand"
+        key = "by-hand"
+        secret = "s"
+        allowed_origins = ["HTTPS://A.Example:443", "https://münchen.example", "capacitor://Localhost", "*.B.example"]
+        [[apps]]
         id = "open"
         key = "open"
         secret = "s"
@@ -149,6 +155,11 @@ async fn only_allowed_origins_connect() {
         ("app-key", None, true, "no browser"),
         ("strict", None, false, "no origin where one is required"),
         ("strict", Some("https://a.example"), true, "the required origin"),
+        ("by-hand", Some("https://a.example"), true, "capitals and the scheme's own port, which browsers do not send"),
+        ("by-hand", Some("https://xn--mnchen-3ya.example"), true, "an international name"),
+        ("by-hand", Some("capacitor://localhost"), true, "a scheme that is not the web's"),
+        ("by-hand", Some("https://x.b.example:8443"), true, "capitals in a pattern, any port"),
+        ("by-hand", Some("https://a.example:8443"), false, "another port"),
         ("open", Some("https://anywhere.example"), true, "an empty list allows all"),
         ("open", None, true, "an empty list allows all"),
     ] {
@@ -288,6 +299,19 @@ async fn a_slow_handshake_is_cut() {
         assert!(!answer.starts_with(b"HTTP/1.1 101"));
     }
     client.settle().await; // the time-out is for handshakes only
+}
+
+#[tokio::test]
+async fn of_many_who_come_at_once_no_more_are_let_in_than_the_limit_allows() {
+    let herald = Herald::start("[server]\nmax_connections = 5\n[[apps]]\n").await;
+    let comers = join_all((0..200).map(|_| herald.open("/app/app-key?protocol=7"))).await;
+    let answers = join_all(comers.into_iter().map(|mut client| async move {
+        let event = client.next().await.event;
+        (client, event)
+    }));
+    let answers = answers.await;
+    let accepted = answers.iter().filter(|(_, event)| event == "pusher:connection_established").count();
+    assert_eq!(accepted, 5);
 }
 
 #[tokio::test]

@@ -48,6 +48,20 @@ async fn a_stalled_reader_is_cut_and_its_neighbours_notice_nothing() {
 }
 
 #[tokio::test]
+async fn a_queue_with_room_for_no_more_than_one_event_holds_a_batch_back_and_gets_all_of_it() {
+    let herald = Herald::start("connection = { queue = { max_bytes = 16384, max_frames = 10000 } }").await;
+    let mut ann = herald.connect().await;
+    ann.subscribe("room").await;
+    let data = "x".repeat(10_000);
+    let event = |name: usize| json!({ "name": name.to_string(), "channel": "room", "data": data });
+    let batch = json!({ "batch": (0..10).map(event).collect::<Vec<_>>() });
+    herald.api().post("/batch_events", &batch.to_string()).await.ok();
+    for name in 0..10 {
+        ann.expect(&name.to_string()).await;
+    }
+}
+
+#[tokio::test]
 async fn a_reader_that_wakes_up_is_told_why_it_was_cut() {
     let herald = Herald::start("connection = { queue = { max_bytes = 65536, max_frames = 10000 } }").await;
     let options = Options { receive_buffer: Some(65_536), ..Options::default() };

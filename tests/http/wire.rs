@@ -95,10 +95,26 @@ async fn who_expects_to_be_asked_for_the_body_is_asked() {
 async fn who_expects_to_be_asked_is_refused_without_being_asked() {
     let herald = Herald::start();
     let unknown_app = Request::event().with(|request| request.path = "/apps/none/events".into());
-    for (request, length, status) in [(Request::event(), 10_000_000, 413), (unknown_app, 100, 404)] {
+    let forged = Request::event().with(|request| request.secret = "guessed".into());
+    for (request, length, status) in [(Request::event(), 10_000_000, 413), (unknown_app, 100, 404), (forged, 100, 401)]
+    {
         let mut wire = herald.wire().await;
         wire.write(request.head(&format!("Content-Length: {length}\r\nExpect: 100-continue\r\n")).as_bytes()).await;
         wire.response().await.error(status);
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_the_body_of_somebody_who_is_nobody() {
+    let herald = Herald::with("request_timeout = \"5m\"", "");
+    for forge in [
+        |request: &mut Request| request.secret = "guessed".into(),
+        |request: &mut Request| request.signature = Some("none".into()),
+        |request: &mut Request| request.query.retain(|(name, _)| name != "body_md5"),
+    ] {
+        let mut wire = herald.wire().await;
+        wire.write(Request::event().with(forge).head("Content-Length: 100000\r\n").as_bytes()).await;
+        wire.response().await.error(401);
     }
 }
 

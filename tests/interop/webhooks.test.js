@@ -1,9 +1,12 @@
 // Webhooks, verified by the npm package `pusher`.
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { createRequire } from 'node:module';
 import { test } from 'node:test';
 import { Backend } from './support/backend.js';
 import { pusherJs, subscribed } from './support/clients.js';
 import { APP, Herald } from './support/herald.js';
+import { Inbox } from './support/inbox.js';
 
 const ALL = ['channel_occupied', 'channel_vacated', 'member_added', 'member_removed', 'client_event', 'cache_miss', 'subscription_count'];
 
@@ -77,4 +80,24 @@ test('a receiver that fails gets the same delivery again', async (t) => {
   assert.equal((await backend.webhooks.until('channel_occupied', 30_000)).channel, 'retried');
   assert.equal(new Set(backend.requests.map(({ headers }) => headers['x-herald-delivery'])).size, 1);
   assert.equal(new Set(backend.requests.map(({ body }) => body)).size, 1);
+});
+
+test("the documentation's receiver takes what is signed, and nothing else", async (t) => {
+  const page = await readFile(new URL('../../docs/webhooks.md', import.meta.url), 'utf8');
+  const [, code] = /```js\n([^]*?)```/.exec(page);
+  assert.match(code, /server\.listen\(3000\)/);
+  const told = new Inbox();
+  const run = new Function('require', 'console', `${code.replace('3000', "0, '127.0.0.1'")}\nreturn server;`);
+  const server = run(createRequire(import.meta.url), { log: (name, channel) => told.push(name, channel) });
+  t.after(() => { server.closeAllConnections(); server.close(); });
+  await new Promise((resolve) => server.once('listening', resolve));
+  const url = `http://127.0.0.1:${server.address().port}/webhooks`;
+
+  const herald = await Herald.start(t, { webhooks: [{ url }] });
+  const backend = await Backend.start(t);
+  backend.connect(herald);
+  await subscribed(pusherJs(t, herald, backend), 'hall');
+  assert.equal(await told.until('channel_occupied'), 'hall');
+  const headers = { 'content-type': 'application/json', 'x-pusher-key': APP.key, 'x-pusher-signature': '0'.repeat(64) };
+  assert.equal((await fetch(url, { method: 'POST', headers, body: '{"time_ms":1,"events":[]}' })).status, 401);
 });

@@ -42,7 +42,7 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
         [apps.limits]
         event_name = 0
         [[apps.webhooks]]
-        url = "mailto:hooks"
+        url = "ftp://hooks:password@example.com/"
         events = ["channel_ocupied"]
     "#;
     let setup = Setup::new().file("my.toml", file).without("HERALD_LISTEN");
@@ -61,7 +61,7 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
         ("apps.secret", "my.toml, apps \"shop\"", "the value", "text of 1 to 512 bytes"),
         ("apps.client_events", "my.toml, apps \"shop\"", "\"yes\"", "true or false"),
         ("apps.limits.event_name", "my.toml, apps \"shop\"", "0", "a number from 1 to 1000"),
-        ("apps.webhooks.url", "my.toml, apps \"shop\"", "mailto:hooks", "an http:// or https:// URL"),
+        ("apps.webhooks.url", "my.toml, apps \"shop\"", "the value", "an http:// or https:// URL"),
         ("apps.webhooks.events", "my.toml, apps \"shop\"", "channel_ocupied", "channel_occupied, channel_vacated"),
     ] {
         let line = said.lines().find(|line| line.trim_start().starts_with(&format!("{option} (from ")));
@@ -71,7 +71,7 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
         }
     }
     assert!(said.contains("13 problems"), "{said}");
-    assert!(!said.contains("20062006"), "a secret is shown to nobody:\n{said}");
+    assert!(!said.contains("20062006") && !said.contains("password"), "a secret is shown to nobody:\n{said}");
 }
 
 #[tokio::test]
@@ -91,11 +91,113 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     }
 }
 
+/// Another value than the default, such as a row of docs/configuration.md allows, as the file would have it.
+fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
+    match default {
+        _ if allowed == "a path" => format!("{name}.pem").into(),
+        "true" => false.into(),
+        "false" => true.into(),
+        "\"info\"" => "debug".into(),
+        "\"auto\"" => "json".into(),
+        number if number.parse::<i64>().is_ok() => (number.parse::<i64>().unwrap() - 1).into(),
+        _ if allowed.starts_with("a number from 1 ") => 77.into(),
+        _ if allowed.starts_with("a span of time") => "7s".into(),
+        _ if allowed.starts_with("ADDRESS:PORT") => "127.0.0.1:7777".into(),
+        _ if allowed.starts_with("a list, each an IP address") => vec!["10.0.0.0/8", "::1/128"].into(),
+        _ if allowed.starts_with("a list, each an origin") => vec!["https://example.com", "*.example.org"].into(),
+        _ if allowed.starts_with("empty, or a path") => "/prefix".into(),
+        _ if allowed.starts_with("1 to 64 letters") => "word".into(),
+        _ if allowed.starts_with("text of ") => "***".into(), // as it is shown
+        _ => panic!("{name} = {default}, allowed: {allowed}"),
+    }
+}
+
+#[tokio::test]
+async fn every_variable_has_the_effect_that_the_documentation_says() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let setup = Setup::new().file("cert.pem", &made.cert.pem()).file("key.pem", &made.signing_key.serialize_pem());
+    let (mut section, mut expected) = (String::new(), Vec::new());
+    for line in include_str!("../../docs/configuration.md").lines() {
+        if let Some(name) = line.strip_prefix("## `[").and_then(|rest| rest.strip_suffix("]`")) {
+            section = name.trim_matches(['[', ']']).replacen("apps", "apps.0", 1);
+        } else if let Some((name, rest)) = line.strip_prefix("| `").and_then(|row| row.split_once("`<br>`")) {
+            let mut columns = rest.split(" | ");
+            let variable = columns.next().unwrap().trim_end_matches('`').to_owned();
+            let [default, allowed] = [(); 2].map(|()| columns.next().unwrap().trim_matches('`'));
+            expected.push((format!("{section}.{name}"), variable, another(name, default, allowed)));
+        }
+    }
+    assert!(expected.len() > 30, "{expected:?}");
+    let setup = expected.iter().fold(setup, |setup, (_, variable, value)| {
+        let text = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Array(several) => {
+                several.iter().map(|one| one.as_str().unwrap()).collect::<Vec<_>>().join(", ")
+            }
+            other => other.to_string(),
+        };
+        setup.env(variable, &text)
+    });
+    let checked = setup.args(["check"]).run().await;
+    assert!(checked.status.success(), "{checked:?}");
+    let effective: toml::Value = toml::Value::Table(checked.stdout.parse().unwrap());
+    for (path, variable, value) in expected {
+        let found = path.split('.').try_fold(&effective, |place, part| match part.parse::<usize>() {
+            Ok(position) => place.get(position),
+            Err(_) => place.get(part),
+        });
+        assert_eq!(found, Some(&value), "{variable} is {path}\n{}", checked.stdout);
+    }
+}
+
+#[tokio::test]
+async fn further_names_of_others_have_their_effect() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let files = || Setup::new().file("cert.pem", &made.cert.pem()).file("key.pem", &made.signing_key.serialize_pem());
+    for (variables, part) in [
+        (&[("SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES", "false")][..], "client_events = false"),
+        (&[("SOKETI_PATH_PREFIX", "/theirs")], "path_prefix = \"/theirs\""),
+        (&[("REVERB_SERVER_PATH", "/theirs")], "path_prefix = \"/theirs\""),
+        (&[("SOKETI_SSL_CERT", "cert.pem"), ("SOKETI_SSL_KEY", "key.pem")], "key = \"key.pem\""),
+    ] {
+        let setup = variables.iter().fold(files(), |setup, (name, value)| setup.env(name, value));
+        let checked = setup.args(["check"]).run().await;
+        assert!(checked.status.success() && checked.stdout.contains(part), "{part}: {checked:?}");
+        for (name, _) in variables {
+            assert!(checked.stderr.contains(&format!("{name} is used")), "{checked:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_does_not_go_together_is_told_with_where_it_came_from() {
+    let known = "[[apps]]\nid = \"app-id\"\nkey = \"k\"\nsecret = \"app-secret\"\n";
+    let said = Setup::new().config(known).env("HERALD_LISTEN", "0.0.0.0:0").refused().await;
+    assert!(said.contains("apps.secret (from herald.toml, apps \"app-id\"): "), "{said}");
+    assert!(said.contains("not on 0.0.0.0:0 (from HERALD_LISTEN)"), "{said}");
+    let said = Setup::new().config("[tls]\ncert = \"cert.pem\"\n").refused().await;
+    assert!(said.contains("tls.key: it is missing; tls.cert is set (from herald.toml)"), "{said}");
+    let said = Setup::new().env("SOKETI_SSL_KEY", "key.pem").refused().await;
+    assert!(said.contains("tls.cert: it is missing; tls.key is set (from SOKETI_SSL_KEY)"), "{said}");
+    let twin = SHOP.replace("shop-key", "twin-key");
+    let said = Setup::new().config(&format!("{SHOP}{twin}")).refused().await;
+    assert!(said.contains("apps.id (from herald.toml, apps \"shop\"): "), "{said}");
+    let setup = Setup::new().config(SHOP).env("HERALD_APP_ID", "x").env("PUSHER_KEY", "shop-key");
+    let said = setup.env("HERALD_APP_SECRET", "s").refused().await;
+    assert!(said.contains("apps.key (from PUSHER_KEY): \"shop-key\" is used twice"), "{said}");
+    let said = Setup::new().config("[[apps]]\nid = \"bare\"\nkey = \"k\"\n").refused().await;
+    assert!(said.contains("apps.secret (from herald.toml, apps \"bare\"): "), "{said}");
+    let said = Setup::new().config(SHOP).env("HERALD_APP_CLIENT_EVENTS", "false").refused().await;
+    assert!(said.contains("HERALD_APP_CLIENT_EVENTS: "), "{said}");
+}
+
 #[tokio::test]
 async fn no_option_has_a_name_that_kubernetes_sets() {
     let page = include_str!("../../docs/configuration.md");
+    let options: Vec<&str> = page.lines().filter(|line| line.contains("<br>`HERALD_")).collect();
+    assert!(options.len() > 30, "{options:?}");
     for taken in ["`HERALD_PORT", "`HERALD_SERVICE_"] {
-        assert!(!page.contains(taken), "{taken}");
+        assert!(options.iter().all(|line| !line.contains(taken)), "{taken}");
     }
 }
 

@@ -1,8 +1,11 @@
 //! What is printed of credentials: the newcomer's all, configured ones never.
 
-use crate::process::Setup;
-use crate::support::App;
+use std::process::{Command, Output};
+
 use serde_json::json;
+
+use crate::process::{Running, Setup};
+use crate::support::App;
 
 #[tokio::test]
 async fn a_newcomer_is_told_what_comes_next_and_it_works() {
@@ -17,13 +20,34 @@ async fn a_newcomer_is_told_what_comes_next_and_it_works() {
 
     let mut client = herald.connect().await;
     client.subscribe("my-channel").await;
-    let line = herald.stdout.line_with("herald trigger ").expect("a line that triggers");
-    let script = line.replace("herald trigger", "\"$0\" trigger");
-    let mut shell = std::process::Command::new("/bin/sh");
-    shell.args(["-c", &script, env!("CARGO_BIN_EXE_herald")]).env_clear().current_dir(herald.folder());
-    let output = tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap();
+    let output = by_a_shell(&herald, "herald trigger ").await;
     assert!(output.status.success(), "{output:?}");
     assert_eq!(client.expect("my-event").await.data(), r#"{"hello":"world"}"#);
+}
+
+/// Runs a line of the introduction, as somebody does who copies it.
+async fn by_a_shell(herald: &Running, part: &str) -> Output {
+    let line = herald.stdout.line_with(part).expect("a line to copy");
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &line]).env_clear().current_dir(herald.folder());
+    tokio::task::spawn_blocking(move || shell.output().unwrap()).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_introduction_holds_for_any_address() {
+    let prefixed = Setup::new().env("HERALD_PATH_PREFIX", "/realtime").start().await;
+    prefixed.stdout.wait_for("config/herald.toml").await;
+    assert!(prefixed.stdout.read().contains("wsPath: '/realtime'"), "{}", prefixed.stdout.read());
+    let output = by_a_shell(&prefixed, "herald trigger ").await;
+    assert!(output.status.success(), "{output:?}");
+
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let setup = Setup::new().file("cert.pem", &made.cert.pem()).file("key.pem", &made.signing_key.serialize_pem());
+    let encrypted = setup.env("HERALD_TLS_CERT", "cert.pem").env("HERALD_TLS_KEY", "key.pem").start().await;
+    encrypted.stdout.wait_for("config/herald.toml").await;
+    let said = encrypted.stdout.read();
+    let port = encrypted.address().port();
+    assert!(said.contains(&format!("wssPort: {port}, forceTLS: true, enabledTransports: ['wss']")), "{said}");
 }
 
 #[tokio::test]

@@ -7,11 +7,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
+mod addresses;
 mod commands;
 mod configuration;
 mod credentials;
+mod health;
+mod log;
+mod metrics;
 mod process;
+mod shutdown;
 mod socket;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;
+mod tls;

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use herald_protocol::Secret;
+use herald_protocol::signature::{body_md5, request_string};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{sleep, timeout};
@@ -82,6 +84,11 @@ impl Setup {
     /// A path in the working directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// What would be run, and the folder that it needs, for a test that handles the process by itself.
+    pub(crate) fn into_command(self) -> (Command, TempDir) {
+        (self.command, self.folder)
     }
 
     /// Runs it, and leaves it running.
@@ -333,4 +340,32 @@ pub(crate) fn http() -> reqwest::ClientBuilder {
 pub(crate) async fn get(url: &str) -> (u16, String) {
     let answer = http().build().unwrap().get(url).send().await.unwrap();
     (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// The path and query of a request that the newcomer's backend has signed.
+pub(crate) fn signed(method: &str, path: &str, body: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs().to_string();
+    let md5 = body_md5(body.as_bytes());
+    let mut parameters = vec![("auth_key", "app-key"), ("auth_timestamp", &now), ("auth_version", "1.0")];
+    if !body.is_empty() {
+        parameters.push(("body_md5", &md5));
+    }
+    let text = request_string(method, path, parameters.iter().copied());
+    let signature = Secret::new("app-secret").sign(text.as_bytes());
+    parameters.push(("auth_signature", &signature));
+    format!("{path}?{}", form_urlencoded::Serializer::new(String::new()).extend_pairs(parameters).finish())
+}
+
+/// How many TCP sockets a process listens on.
+pub(crate) fn listening_sockets(process: u32) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{process}/fd")).unwrap();
+    let links: Vec<String> = files
+        .filter_map(|file| Some(std::fs::read_link(file.ok()?.path()).ok()?.to_string_lossy().into_owned()))
+        .collect();
+    let tables = ["tcp", "tcp6"].map(|table| std::fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap());
+    let listening = tables.iter().flat_map(|table| table.lines()).filter(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.get(3) == Some(&"0A") && links.contains(&format!("socket:[{}]", columns[9]))
+    });
+    listening.count()
 }

@@ -61,14 +61,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         self.expect("pusher:pong").await;
     }
 
-    /// Text is read over, up to a close with this code.
+    /// Text is read over, up to a close with this code; the server ends the stream then, and TLS as TLS is ended.
     pub(crate) async fn expect_close(&mut self, code: u16) {
         loop {
             match timeout(DEADLINE, self.0.next()).await.expect("a close in time").expect("a close").unwrap() {
-                Message::Close(Some(why)) => return assert_eq!(u16::from(why.code), code, "{why:?}"),
+                Message::Close(Some(why)) => break assert_eq!(u16::from(why.code), code, "{why:?}"),
                 Message::Text(_) | Message::Ping(_) => {}
                 other => panic!("a close was expected: {other:?}"),
             }
         }
+        let end = timeout(DEADLINE, self.0.next()).await.expect("an end in time");
+        assert!(end.is_none(), "{end:?}");
     }
 }

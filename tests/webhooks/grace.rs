@@ -50,6 +50,23 @@ async fn a_departure_is_told_once_after_three_seconds() {
 }
 
 #[tokio::test]
+async fn each_departure_has_three_seconds_of_its_own() {
+    let mut receiver = Receiver::of_default_app().await;
+    let herald = Herald::start(&format!("[[apps]]\n{}", receiver.section(""))).await;
+    let mut ann = herald.connect().await;
+    ann.subscribe("hall").await;
+    receiver.expect(json!({ "name": "channel_occupied", "channel": "hall" })).await;
+    ann.unsubscribe("hall").await;
+    ann.settle().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    ann.subscribe("hall").await;
+    let left = Instant::now();
+    ann.unsubscribe("hall").await;
+    receiver.expect(json!({ "name": "channel_vacated", "channel": "hall" })).await;
+    assert!(left.elapsed() >= Duration::from_secs(3), "{:?}", left.elapsed());
+}
+
+#[tokio::test]
 async fn a_second_tab_neither_adds_nor_removes() {
     let mut receiver = Receiver::of_default_app().await;
     let herald = Herald::start(&format!("[[apps]]\n{}", receiver.section(""))).await;

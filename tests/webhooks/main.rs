@@ -7,9 +7,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
+mod bound;
+mod churn;
+mod delivery;
 mod events;
+mod filters;
 mod grace;
+mod page;
 mod receiver;
+mod restart;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;

@@ -52,8 +52,8 @@ pub(crate) struct Request {
 pub(crate) enum Reply {
     Status(u16),
     With(u16, &'static str, String),
-    /// After a while, with 200.
-    Late(Duration),
+    /// With 200, once the test lets it go.
+    Held,
     Never,
 }
 
@@ -62,6 +62,7 @@ struct Heard {
     app: App,
     state: Mutex<State>,
     more: Notify,
+    release: Notify,
 }
 
 #[derive(Debug)]
@@ -87,7 +88,8 @@ impl Receiver {
             next: VecDeque::new(),
             reply: Reply::Status(200),
         };
-        let heard = Arc::new(Heard { app: app.clone(), state: Mutex::new(state), more: Notify::new() });
+        let heard =
+            Arc::new(Heard { app: app.clone(), state: Mutex::new(state), more: Notify::new(), release: Notify::new() });
         let address = listener.local_addr().unwrap();
         let serving = Some(tokio::spawn(serve(listener, Arc::clone(&heard))));
         Self { address, heard, seen: 0, events: VecDeque::new(), serving, reserved: None }
@@ -115,6 +117,16 @@ impl Receiver {
     /// The next requests are answered so, further ones with 200.
     pub(crate) fn reply_first(&self, replies: impl IntoIterator<Item = Reply>) {
         self.heard.state.lock().unwrap().next = replies.into_iter().collect();
+    }
+
+    /// Lets a request go that is held.
+    pub(crate) fn release(&self) {
+        self.heard.release.notify_one();
+    }
+
+    /// Requests until now, seen by the test or not.
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.heard.state.lock().unwrap().requests.clone()
     }
 
     /// Closes its port and every connection.
@@ -157,7 +169,7 @@ impl Receiver {
             }
         };
         let Ok(request) = timeout(deadline, next).await else {
-            let requests = self.heard.state.lock().unwrap().requests.clone();
+            let requests = self.requests();
             let bodies: Vec<_> =
                 requests.iter().map(|request| format!("{:?} {}", request.reply, request.body)).collect();
             panic!("no webhook came in time; until now:\n  {}", bodies.join("\n  "));
@@ -180,7 +192,7 @@ impl Receiver {
                 return event;
             }
             let request = self.request_within(until.saturating_duration_since(Instant::now())).await;
-            if matches!(request.reply, Reply::Status(200..300) | Reply::Late(_)) {
+            if matches!(request.reply, Reply::Status(200..300) | Reply::Held) {
                 self.events.extend(request.events());
             }
         }
@@ -265,8 +277,8 @@ async fn answer(request: hyper::Request<Incoming>, heard: Arc<Heard>) -> Result<
             response.headers_mut().insert(name, value.parse().unwrap());
             response
         }
-        Reply::Late(after) => {
-            tokio::time::sleep(after).await;
+        Reply::Held => {
+            heard.release.notified().await;
             status(200)
         }
         Reply::Never => pending().await,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::{Method, request};
 use herald_protocol::signature::{body_md5, request_string};
@@ -124,12 +124,22 @@ impl FromRequest<Arc<Parts>> for Signed {
                 return Err(error);
             }
         };
-        let limit = 10 * app.limits().event_data + 64 * 1024;
-        let body = body::read(&head, body, limit, parts.config.server.request_timeout).await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let query = head.uri.query().unwrap_or_default();
-        let parameters = check(&app, head.method.as_str(), head.uri.path(), query, &body, now)
-            .inspect_err(|error| metrics::auth_failed("request", error.label()))?;
+        let has_body = body.size_hint().lower() > 0;
+        let failed = |error: &AuthError| metrics::auth_failed("request", error.label());
+        // The signature says which body belongs to it, so nothing is kept of the body of somebody who is nobody.
+        let authorized = match check(&app, head.method.as_str(), head.uri.path(), query, has_body, now) {
+            Ok(authorized) => authorized,
+            Err(error) => {
+                failed(&error);
+                body::swallow(&head, body).await;
+                return Err(error.into());
+            }
+        };
+        let limit = 10 * app.limits().event_data + 64 * 1024;
+        let body = body::read(&head, body, limit, parts.config.server.request_timeout).await?;
+        let parameters = authorized.with(&body).inspect_err(failed)?;
         if matches!(head.method, Method::GET | Method::HEAD) {
             within("reading requests", app.reads.as_ref(), 1)?;
         }
@@ -163,11 +173,39 @@ pub(super) fn within(what: &'static str, limiter: Option<&Limiter>, cost: usize)
     })
 }
 
-/// Checks a request's signature at the time `now` (Unix seconds), and gives what else stands in the query.
+/// A query whose signature is right; whether the body is the one that was signed remains to be seen.
+#[derive(Debug)]
+pub struct Authorized {
+    parameters: Parameters,
+    body_md5: Option<String>,
+}
+
+impl Authorized {
+    /// What else stands in the query, if `body` is the one that was signed.
+    ///
+    /// # Errors
+    /// When it is another one, or none was signed.
+    pub fn with(self, body: &[u8]) -> Result<Parameters, AuthError> {
+        match &self.body_md5 {
+            None if !body.is_empty() => Err(AuthError::MissingParameter("body_md5")),
+            Some(md5) if !bool::from(body_md5(body).as_bytes().ct_eq(md5.as_bytes())) => Err(AuthError::WrongBodyMd5),
+            _ => Ok(self.parameters),
+        }
+    }
+}
+
+/// Checks a request's signature at the time `now` (Unix seconds); `has_body` says whether a body was announced.
 ///
 /// # Errors
 /// In the order of section 4.1.
-pub fn check(app: &App, method: &str, path: &str, query: &str, body: &[u8], now: u64) -> Result<Parameters, AuthError> {
+pub fn check(
+    app: &App,
+    method: &str,
+    path: &str,
+    query: &str,
+    has_body: bool,
+    now: u64,
+) -> Result<Authorized, AuthError> {
     let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query.as_bytes()).collect();
     let find =
         |name: &str| parameters.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);
@@ -176,7 +214,7 @@ pub fn check(app: &App, method: &str, path: &str, query: &str, body: &[u8], now:
     let (key, timestamp, version) = (need("auth_key")?, need("auth_timestamp")?, need("auth_version")?);
     let signature = need("auth_signature")?;
     let md5 = find("body_md5");
-    if md5.is_none() && !body.is_empty() {
+    if md5.is_none() && has_body {
         return Err(AuthError::MissingParameter("body_md5"));
     }
     let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
@@ -194,10 +232,7 @@ pub fn check(app: &App, method: &str, path: &str, query: &str, body: &[u8], now:
     if !secret.verifies(signed.as_bytes(), signature) {
         return Err(AuthError::WrongSignature { signed });
     }
-    if md5.is_some_and(|md5| !bool::from(body_md5(body).as_bytes().ct_eq(md5.as_bytes()))) {
-        return Err(AuthError::WrongBodyMd5);
-    }
-    Ok(Parameters::new(&parameters))
+    Ok(Authorized { parameters: Parameters::new(&parameters), body_md5: md5.map(str::to_owned) })
 }
 
 #[cfg(test)]
@@ -223,7 +258,7 @@ mod tests {
     }
 
     fn example(query: &str, body: &[u8], now: u64) -> Result<(), AuthError> {
-        check(&app(), "POST", "/apps/3/events", query, body, now).map(drop)
+        check(&app(), "POST", "/apps/3/events", query, !body.is_empty(), now)?.with(body).map(drop)
     }
 
     #[test]
@@ -264,7 +299,7 @@ mod tests {
         ] {
             assert_eq!(example(query, body, NOW).map_err(|error| error.label()), Err(label), "{query}");
         }
-        let elsewhere = check(&app(), "GET", "/apps/3/events", EXAMPLE, BODY, NOW).map(drop);
+        let elsewhere = check(&app(), "GET", "/apps/3/events", EXAMPLE, true, NOW).map(drop);
         let signed = EXAMPLE.split("&auth_signature").next().unwrap();
         assert_eq!(elsewhere, Err(AuthError::WrongSignature { signed: format!("GET\n/apps/3/events\n{signed}") }));
     }

@@ -14,7 +14,7 @@ use super::channels::{counts, keyed};
 use super::parameters::{Info, Parameters, given};
 use crate::apps::App;
 use crate::http::error::ApiError;
-use crate::hub::{Hub, event_frame};
+use crate::hub::Hub;
 use crate::parts::Parts;
 
 /// Hands the event to every subscriber's queue, then answers.
@@ -100,8 +100,7 @@ impl<'a> Event<'a> {
     }
 
     async fn publish(&self, hub: &Hub, app: &App, channel: &ChannelName) -> Result<(), ApiError> {
-        let frame = event_frame(&self.name, channel, &self.data);
-        Ok(hub.publish(app, channel, &frame, &self.data, self.except).await?)
+        Ok(hub.publish(app, channel, &self.name, &self.data, self.except).await?)
     }
 }
 
