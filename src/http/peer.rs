@@ -2,7 +2,7 @@
 //!
 //! A proxy's word (`X-Forwarded-For`, `X-Forwarded-Proto`) counts only if the proxy is a configured one.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::http::{HeaderMap, HeaderName};
 use ipnet::IpNet;
@@ -33,7 +33,7 @@ impl Peer {
         };
         // Each proxy adds the address it saw at the end; the first from there that is no proxy of ours is the client.
         let named = last("x-forwarded-for");
-        let known = named.iter().rev().map_while(|part| part.parse::<IpAddr>().ok());
+        let known = named.iter().rev().map_while(|part| address_of(part));
         let mut address = self.address;
         for candidate in known {
             address = candidate.to_canonical();
@@ -50,6 +50,12 @@ impl Peer {
     }
 }
 
+/// An address as proxies write it: alone, in brackets, or with the port that the client used.
+fn address_of(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,6 +70,10 @@ mod tests {
             ("10.0.0.1", "evil, 10.1.1.1", "https", ("10.1.1.1", true)),
             ("192.0.2.1", "203.0.113.9", "https", ("192.0.2.1", false)),
             ("::ffff:10.0.0.1", "2001:db8::1", "wss", ("2001:db8::1", true)),
+            ("10.0.0.1", "203.0.113.9:51234", "http", ("203.0.113.9", false)),
+            ("10.0.0.1", "[2001:db8::1]:51234, 10.9.9.9:80", "http", ("2001:db8::1", false)),
+            ("10.0.0.1", "[2001:db8::1]", "http", ("2001:db8::1", false)),
+            ("10.0.0.1", "203.0.113.9, unknown", "http", ("10.0.0.1", false)),
             ("10.0.0.1", "", "", ("10.0.0.1", false)),
         ] {
             let mut headers = HeaderMap::new();

@@ -40,7 +40,8 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
     let Some(accept) = handshake(request.headers()) else {
         let text = "This is where Pusher clients connect: a WebSocket upgrade is required.\n";
         let refusal = Extension(Refusal(text.trim_end().to_owned()));
-        return (StatusCode::UPGRADE_REQUIRED, refusal, [(header::UPGRADE, "websocket")], text).into_response();
+        let wanted = [(header::UPGRADE, "websocket"), (header::SEC_WEBSOCKET_VERSION, "13")];
+        return (StatusCode::UPGRADE_REQUIRED, refusal, wanted, text).into_response();
     };
     let query = request.uri().query().unwrap_or_default();
     let parameter =

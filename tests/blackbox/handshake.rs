@@ -204,6 +204,8 @@ async fn a_get_without_upgrade_says_what_this_address_is() {
         assert_eq!(answer.status, 426, "{headers}");
         assert!(answer.text.contains("WebSocket"), "{answer:?}");
         assert_eq!(answer.headers["upgrade"], "websocket");
+        let version = answer.headers.get("sec-websocket-version").map(String::as_str);
+        assert_eq!(version, Some("13"), "a client is told which version it may use");
     }
     herald.connect().await.settle().await;
 }
