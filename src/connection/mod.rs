@@ -73,7 +73,12 @@ impl Connection {
     async fn serve(&mut self) -> CloseReason {
         let mut later: Option<Later> = None;
         let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session, None)));
-        std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await
+        let reason = std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await;
+        if let Some(begun) = later {
+            // What others have begun to get all of them get, even if the sender has gone meanwhile.
+            _ = tokio::time::timeout(CLOSE_DEADLINE, begun).await;
+        }
+        reason
     }
 
     /// Writes what waits, acts on what comes, minds the time; in this order, so that answers go out before more is read.

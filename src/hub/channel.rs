@@ -228,7 +228,8 @@ impl Channel {
     }
 
     /// Hands `frame` to every subscriber but `except`, in the order of the calls; `keep` is the data token of an event that a cache
-    /// channel has to keep, and for how long.
+    /// channel has to keep, and for how long. `delivered` is called before the next event's turn, so that what it reports keeps the
+    /// order too.
     ///
     /// # Errors
     /// See [`NotPublished`].
@@ -237,6 +238,7 @@ impl Channel {
         frame: &Frame,
         except: Option<SocketId>,
         keep: Option<(&str, Duration)>,
+        delivered: impl FnOnce(),
     ) -> Result<(), NotPublished> {
         let _turn = self.fan_out.lock().await;
         let published = Instant::now();
@@ -262,6 +264,7 @@ impl Channel {
             tokio::task::yield_now().await;
         }
         metrics::DELIVERIES.increment(fan_out.delivered);
+        delivered();
         if fan_out.waiting.is_empty() {
             return Ok(());
         }

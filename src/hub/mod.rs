@@ -115,7 +115,7 @@ impl Hub {
             let found = if keep.is_some() { Some(self.room(app).open(channel)) } else { self.room(app).find(channel) };
             let Some(found) = found else { return Ok(()) };
             let frame = Frame::text(&server::event(event, channel, data));
-            match found.publish(&frame, except, keep).await {
+            match found.publish(&frame, except, keep, || {}).await {
                 Ok(()) => return Ok(()),
                 Err(NotPublished::Overloaded) => return Err(Overloaded),
                 Err(NotPublished::Gone) => {} // it was being taken out just now; there may be a new one
@@ -196,11 +196,13 @@ impl Hub {
         let sender = client.socket_id;
         Box::pin(async move {
             metrics::event_published("client");
-            if channel.publish(&frame, Some(sender), None).await.is_err() {
+            let report = || {
+                if let Some((webhooks, event)) = &webhook {
+                    webhooks.deliver(event);
+                }
+            };
+            if channel.publish(&frame, Some(sender), None, report).await.is_err() {
                 tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
-            }
-            if let Some((webhooks, event)) = webhook {
-                webhooks.deliver(&event);
             }
         })
     }
@@ -329,7 +331,7 @@ impl Room {
             let channel = counts.next().await;
             let Some(count) = channel.take_count() else { continue };
             let frame = Frame::text(&server::subscription_count(&channel.name, count));
-            if channel.publish(&frame, None, None).await == Err(NotPublished::Overloaded) {
+            if channel.publish(&frame, None, None, || {}).await == Err(NotPublished::Overloaded) {
                 tracing::warn!(channel = %channel.name, "a subscription count reached some subscribers only: short of CPU");
             }
             if let Some(webhooks) = &self.webhooks {

@@ -34,6 +34,7 @@ const BATCH_EVENTS: usize = 50;
 const COLLECT: Duration = Duration::from_millis(50);
 /// Events that may wait for one receiver.
 const MAX_WAITING: usize = 100_000;
+const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
 /// How long an event is tried; a request, until this is over for the last of its events.
 const TRY_FOR: Duration = Duration::from_secs(5 * 60);
 /// The first pause after a failure, doubled each time up to the longest.
@@ -50,7 +51,7 @@ pub struct Receiver {
     headers: HeaderMap,
     client: reqwest::Client,
     lanes: [Lane; LANES],
-    waiting: AtomicUsize,
+    waiting: Mutex<Load>,
     dropping: AtomicUsize,
     emptied: Notify,
     /// Until when it has asked not to be tried.
@@ -75,6 +76,25 @@ struct Waiting {
     delivery: Option<Arc<str>>,
 }
 
+/// What waits, in all lanes.
+#[derive(Debug, Default)]
+struct Load {
+    events: usize,
+    bytes: usize,
+}
+
+impl Load {
+    /// Counts an event; false if there is no room for it.
+    fn add(&mut self, bytes: usize) -> bool {
+        let has_room = self.events < MAX_WAITING && self.bytes + bytes <= MAX_WAITING_BYTES;
+        if has_room {
+            self.events += 1;
+            self.bytes += bytes;
+        }
+        has_room
+    }
+}
+
 /// How an attempt ended.
 enum Attempt {
     Delivered,
@@ -96,7 +116,7 @@ impl Receiver {
             options: options.clone(),
             client,
             lanes: Default::default(),
-            waiting: AtomicUsize::new(0),
+            waiting: Mutex::default(),
             dropping: AtomicUsize::new(0),
             emptied: Notify::new(),
             not_before: Mutex::default(),
@@ -156,14 +176,16 @@ impl Receiver {
     }
 
     fn queue(&self, channel: &str, event: Waiting) {
-        let room = self.waiting.fetch_update(Ordering::AcqRel, Ordering::Acquire, |waiting| {
-            (waiting < MAX_WAITING).then_some(waiting + 1)
-        });
-        if room.is_err() {
+        if !self.waiting.lock().add(event.json.len()) {
             metrics::WEBHOOK_EVENTS_DROPPED.increment(1);
-            // One line when it begins, and one for each further thousand: a flood of events must not become a flood of lines.
-            if self.dropping.fetch_add(1, Ordering::Relaxed).is_multiple_of(1_000) {
-                tracing::error!(receiver = %self.name(), "webhook events are dropped: {MAX_WAITING} wait already");
+            // Lines for the first and each doubling: a flood of events must not become a flood of lines.
+            let dropped = self.dropping.fetch_add(1, Ordering::Relaxed) + 1;
+            if dropped.is_power_of_two() {
+                tracing::error!(
+                    receiver = %self.name(),
+                    dropped,
+                    "webhook events are dropped: as many wait as may, {MAX_WAITING} or {MAX_WAITING_BYTES} bytes"
+                );
             }
             return;
         }
@@ -178,7 +200,7 @@ impl Receiver {
     /// Events that wait, those under way included.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.waiting.load(Ordering::Acquire)
+        self.waiting.lock().events
     }
 
     /// Returns when nothing waits.
@@ -200,7 +222,7 @@ impl Receiver {
     /// Takes out what was not delivered, once its lanes have ended.
     pub fn take_undelivered(&self, app: &str) -> Vec<Undelivered> {
         let left: Vec<Waiting> = self.lanes.iter().flat_map(|lane| std::mem::take(&mut *lane.events.lock())).collect();
-        self.waiting.fetch_sub(left.len(), Ordering::AcqRel);
+        *self.waiting.lock() = Load::default();
         let undelivered = |event: Waiting| {
             let json = RawValue::from_string(event.json.as_ref().to_owned());
             Some(Undelivered {
@@ -327,8 +349,11 @@ impl Receiver {
     }
 
     fn done(&self, lane: &Lane, events: usize) {
-        lane.events.lock().drain(..events);
-        if self.waiting.fetch_sub(events, Ordering::AcqRel) == events {
+        let bytes = lane.events.lock().drain(..events).map(|event| event.json.len()).sum::<usize>();
+        let mut waiting = self.waiting.lock();
+        waiting.events -= events;
+        waiting.bytes -= bytes;
+        if waiting.events == 0 {
             self.emptied.notify_waiters();
         }
     }

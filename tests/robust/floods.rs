@@ -58,23 +58,40 @@ async fn a_hundred_thousand_subscriptions_from_one_socket_are_answered_by_the_li
 
 #[tokio::test]
 async fn who_asks_on_and_on_and_reads_no_answer_is_cut() {
-    let herald = Herald::start("").await;
+    let herald = Herald::start("connection = { write_deadline = \"1s\" }").await;
     let mut ann = herald.connect().await;
+    let message = |message: Value| Frame::new(Frame::TEXT, message.to_string());
     let wishes = [
-        json!({ "event": "pusher:subscribe", "data": { "channel": "c" } }), // answered each time
-        json!({ "event": "pusher:ping", "data": {} }),
-        json!({ "event": "pusher:subscribe", "data": { "channel": "private-c", "auth": "x" } }),
+        message(json!({ "event": "pusher:subscribe", "data": { "channel": "c" } })), // answered each time
+        message(json!({ "event": "pusher:subscribe", "data": { "channel": "private-c", "auth": "x" } })),
+        message(json!({ "event": "pusher:ping", "data": {} })),
+        Frame::new(Frame::PING, [b' '; 125]),
     ];
     let cut = join_all(wishes.iter().map(async |wish| {
         let options = Options { receive_buffer: Some(4_096), ..Options::default() };
         let mut client = herald.open_with("/app/app-key?protocol=7", options).await;
         client.read_hello().await;
         let mut wire = client.into_wire();
-        let wishes = Frame::new(Frame::TEXT, wish.to_string()).masked().repeat(1_000);
+        let wishes = wish.masked().repeat(1_000);
         let asking = async { while wire.write(&wishes).await.is_ok() {} };
-        timeout(3 * DEADLINE, asking).await.unwrap_or_else(|_| panic!("who asks {wish} and reads nothing is cut"));
+        timeout(3 * DEADLINE, asking).await.unwrap_or_else(|_| panic!("who sends {wish:?} and reads nothing is cut"));
     }));
     served_during(&herald, &mut ann, MEMORY, cut).await;
+}
+
+#[tokio::test]
+async fn who_sends_request_after_request_and_reads_no_answer_is_held_back() {
+    let herald = Herald::start("").await;
+    let mut ann = herald.connect().await;
+    let mut stream = TcpStream::connect(herald.address).await.unwrap();
+    let requests = b"GET /apps/app-id/channels HTTP/1.1\r\nHost: herald\r\n\r\n".repeat(1_000);
+    let asking = async { while stream.write_all(&requests).await.is_ok() {} };
+    let asked = served_during(&herald, &mut ann, MEMORY, timeout(Duration::from_secs(2), asking)).await;
+    assert!(asked.is_err(), "nothing more is taken from it, or it would have been cut");
+    let busy = herald.processor_time();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let busy = herald.processor_time() - busy;
+    assert!(busy < Duration::from_millis(200), "while it is held back it costs nothing: {busy:?}");
 }
 
 #[tokio::test]

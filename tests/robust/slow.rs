@@ -22,7 +22,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MEMORY: u64 = 48 * 1024 * 1024;
 
 /// Who is slow, and with what: a beginning that is there at once, and what then comes byte by byte.
-const KINDS: [(&str, &str, &str); 5] = [
+const KINDS: [(&str, &str, &str); 6] = [
+    ("speaks HTTP/2 and asks nothing", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", ""),
     ("says nothing", "", ""),
     (
         "sends its handshake byte by byte",

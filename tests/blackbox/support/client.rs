@@ -347,6 +347,17 @@ impl Client {
         self.wire
     }
 
+    /// Answers a ping if the next frame is one; waits for as long as it takes.
+    pub(crate) async fn next_frame_answered(&mut self) {
+        let frame = match self.wire.read().await {
+            Ok(Some(frame)) => frame,
+            _ => std::future::pending().await,
+        };
+        if frame.opcode == Frame::PING {
+            self.send_frame(&Frame::new(Frame::PONG, frame.payload)).await;
+        }
+    }
+
     /// From now on no packet reaches the client: its kernel drops them before it looks at them, and acknowledges nothing.
     pub(crate) fn drop_packets(&self) {
         const ACCEPT_NO_BYTE: [socket2::SockFilter; 1] = [socket2::SockFilter::new(0x06, 0, 0, 0)]; // BPF_RET | BPF_K
