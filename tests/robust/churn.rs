@@ -65,23 +65,27 @@ async fn of_ten_thousand_that_come_and_are_cut_nothing_is_left() {
         assert_eq!(seen, [published; 2], "each event in order on both channels");
         client.close().await;
     }
+    let accepted = sum(&herald.metrics().await, "herald_connections_accepted_total");
+    assert!(accepted > CONNECTIONS * 9 / 10, "half of all were to become clients, {accepted} of two rounds did");
     let nobody = json!({ "connections": 0, "subscriptions": 0, "channels": 0 });
     eventually("gauges", async || gauges(&herald).await, |now| *now == nobody).await;
     assert_eq!(herald.api().get("/channels", &[]).await.ok(), json!({ "channels": {} }));
     assert!(!herald.has_logged("panicked"), "a task panicked");
 }
 
-/// What the server says is here, over all labels.
+/// What the server says is here.
 async fn gauges(herald: &Herald) -> Value {
     let page = herald.metrics().await;
-    let sum = |name: &str| {
-        let lines = page.lines().filter_map(|line| line.strip_prefix(name));
-        let values = lines.filter(|rest| rest.starts_with([' ', '{'])).map(|rest| rest.rsplit(' ').next().unwrap());
-        values.map(|value| value.parse::<u64>().unwrap()).sum::<u64>()
-    };
     let [connections, subscriptions, channels] =
-        ["herald_connections", "herald_subscriptions", "herald_channels"].map(sum);
+        ["herald_connections", "herald_subscriptions", "herald_channels"].map(|name| sum(&page, name));
     json!({ "connections": connections, "subscriptions": subscriptions, "channels": channels })
+}
+
+/// The value of a metric over all labels.
+fn sum(page: &str, name: &str) -> usize {
+    let lines = page.lines().filter_map(|line| line.strip_prefix(name));
+    let values = lines.filter(|rest| rest.starts_with([' ', '{'])).map(|rest| rest.rsplit(' ').next().unwrap());
+    values.map(|value| value.parse::<usize>().unwrap()).sum()
 }
 
 /// Publishes numbered events to both channels until `done`; returns the next number.
