@@ -32,8 +32,8 @@ use crate::parts::Parts;
 const MESSAGE_OVERHEAD: usize = 16 * 1024;
 
 /// Client libraries that are counted by name.
-const KNOWN_CLIENTS: [&str; 8] =
-    ["js", "pusher-websocket-swift", "java", "pusher-websocket-java", "laravel-echo", "ruby", "php", "python"];
+const KNOWN_CLIENTS: [&str; 7] =
+    ["js", "pusher-websocket-swift", "java-client", "pusher-dotnet-client", "pusher-ruby-client", "Pysher", "herald"];
 
 /// Upgrades, and hands the client to a task of its own.
 pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, mut request: Request) -> Response {
@@ -49,16 +49,18 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::LOCAL);
     let peer = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies);
     let admitted = admit(&parts, &key, parameter("protocol").as_deref(), peer, request.headers());
-    let client = parameter("client").unwrap_or_default();
+    let shortened = |name| parameter(name).unwrap_or_default().chars().take(40).collect::<String>();
+    let (client, version) = (shortened("client"), shortened("version"));
     match &admitted {
         Ok(_) => {
             let known = KNOWN_CLIENTS.into_iter().find(|known| *known == client);
             metrics::connection_accepted(known.unwrap_or("other"));
+            tracing::debug!(address = %peer.address, client, version, "connection accepted");
         }
         Err(reason) => {
             metrics::connection_refused(reason.label());
-            let client: String = client.chars().take(40).collect();
-            tracing::info!(reason = reason.label(), code = reason.code(), address = %peer.address, client, "connection refused");
+            let (reason, code) = (reason.label(), reason.code());
+            tracing::info!(reason, code, address = %peer.address, client, version, "connection refused");
         }
     }
     let on_upgrade = hyper::upgrade::on(&mut request);

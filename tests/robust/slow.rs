@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -14,7 +15,7 @@ use crate::{assert_served, eventually};
 const SHORT: &str = "server = { handshake_timeout = \"2s\", request_timeout = \"2s\" }";
 
 /// Of each kind.
-const SLOW: usize = 200;
+const SLOW: usize = 150;
 /// Between two bytes.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -22,30 +23,31 @@ const PAUSE: Duration = Duration::from_millis(100);
 const MEMORY: u64 = 48 * 1024 * 1024;
 
 /// Who is slow, and with what: a beginning that is there at once, and what then comes byte by byte.
-const KINDS: [(&str, &str, &str); 6] = [
-    ("speaks HTTP/2 and asks nothing", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0", ""),
-    ("says nothing", "", ""),
-    (
-        "sends its handshake byte by byte",
-        "",
-        "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: herald\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n",
-    ),
-    (
-        "adds a header now and then",
-        "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: herald\r\n",
-        "X: y\r\nX: y\r\nX: y\r\n",
-    ),
-    (
-        "sends the body of a POST byte by byte",
-        "POST /apps/app-id/events?auth_key=app-key HTTP/1.1\r\nHost: herald\r\nContent-Length: 10000\r\n\r\n",
-        "{\"name\":\"e\",\"channel\":\"news\",\"data\":\"",
-    ),
-    (
-        "sends chunks that never end",
-        "POST /apps/app-id/events?auth_key=app-key HTTP/1.1\r\nHost: herald\r\nTransfer-Encoding: chunked\r\n\r\n",
-        "1\r\n{\r\n1\r\n{\r\n1\r\n{\r\n1\r\n{\r\n1\r\n{\r\n1\r\n{\r\n",
-    ),
-];
+fn kinds(herald: &Herald) -> Vec<(&'static str, String, String)> {
+    let data = "x".repeat(10_000);
+    let request = herald.api().events_request(&json!({ "name": "e", "channel": "news", "data": data }));
+    let (head, body) = request.split_once("\r\n\r\n").unwrap();
+    let unsigned = head.replace("auth_signature=", "auth_signature=0");
+    let (line, _) = head.split_once("\r\n").unwrap();
+    let upgrade = "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: herald\r\n";
+    vec![
+        ("says nothing", String::new(), String::new()),
+        ("sends its handshake byte by byte", String::new(), format!("{upgrade}Connection: Upgrade\r\n")),
+        ("adds a header now and then", upgrade.to_owned(), "X: y\r\n".to_owned()),
+        ("sends the body of a POST byte by byte", format!("{head}\r\n\r\n"), body.to_owned()),
+        ("sends a body that nobody signed", format!("{unsigned}\r\n\r\n"), body.to_owned()),
+        (
+            "sends chunks that never end",
+            format!("{line}\r\nHost: herald\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            "1\r\n{\r\n".to_owned(),
+        ),
+        (
+            "speaks HTTP/2 and asks nothing",
+            "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_owned(),
+            String::new(),
+        ),
+    ]
+}
 
 #[tokio::test]
 async fn hundreds_of_slow_senders_are_cut_and_hinder_nobody() {
@@ -55,20 +57,22 @@ async fn hundreds_of_slow_senders_are_cut_and_hinder_nobody() {
     assert_served(&herald, &mut ann, "news").await;
     let (descriptors, memory) = (herald.descriptors(), herald.resident_bytes());
     let mut slow = JoinSet::new();
-    for (kind, beginning, rest) in KINDS {
+    let kinds = kinds(&herald);
+    let all = kinds.len() * SLOW;
+    for (kind, beginning, rest) in kinds {
         for _ in 0..SLOW {
-            let address = herald.address;
+            let (address, beginning, rest) = (herald.address, beginning.clone(), rest.clone());
             slow.spawn(async move {
                 let start = Instant::now();
                 // That it cannot send on is one of the ways to learn that it was cut.
-                _ = tokio::time::timeout(2 * DEADLINE, drip(address, beginning, rest))
+                _ = tokio::time::timeout(2 * DEADLINE, drip(address, &beginning, &rest))
                     .await
                     .unwrap_or_else(|_| panic!("who {kind} was not cut"));
                 (kind, start.elapsed())
             });
         }
     }
-    eventually("all are there", async || herald.descriptors(), |now| *now >= descriptors + KINDS.len() * SLOW).await;
+    eventually("most are there", async || herald.descriptors(), |now| *now >= descriptors + all / 2).await;
     let start = Instant::now();
     while herald.descriptors() > descriptors + SLOW {
         let mut new = herald.connect().await; // who comes now is not kept waiting either

@@ -113,6 +113,15 @@ impl Api {
     }
 }
 
+/// What only some tests ask for.
+#[allow(dead_code, reason = "each of the tests that share this asks for some of it")]
+impl Api {
+    /// A signed `POST /events`, for a test that sends it in a way of its own.
+    pub(crate) fn events_request(&self, body: &Value) -> String {
+        self.signed("POST", "/events", &[], &body.to_string())
+    }
+}
+
 /// A backend that keeps its connection open between two requests.
 #[derive(Debug)]
 #[allow(dead_code, reason = "some of the tests that share this ask for it")]
