@@ -145,11 +145,11 @@ impl Users {
     }
 
     fn announce(&self, state: &mut State, user: &UserId, online: bool) {
-        let watchers = state.watched_by.get(user).cloned().unwrap_or_default();
-        for (socket_id, client) in watchers {
-            let untold = state.untold.entry(socket_id).or_insert_with(|| {
-                self.due.add(Instant::now() + JOIN, Due::Tell(socket_id));
-                Untold { client, changes: Vec::new() }
+        let State { watched_by, untold, .. } = state;
+        for (socket_id, client) in watched_by.get(user).into_iter().flatten() {
+            let untold = untold.entry(*socket_id).or_insert_with(|| {
+                self.due.add(Instant::now() + JOIN, Due::Tell(*socket_id));
+                Untold { client: Arc::clone(client), changes: Vec::new() }
             });
             untold.changes.retain(|(known, _)| known != user);
             untold.changes.push((user.clone(), online));
