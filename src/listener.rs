@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -15,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
@@ -227,27 +228,33 @@ async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Resul
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
-    let asked = Arc::new(AtomicBool::new(false));
-    let (router, has_asked) = (serving.router, Arc::clone(&asked));
+    let requests = Arc::new(AtomicU64::new(0));
+    let (router, counted) = (serving.router, Arc::clone(&requests));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
-        has_asked.store(true, Ordering::Relaxed);
+        counted.fetch_add(1, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
         router.clone().call(request)
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(transport), service);
     tokio::pin!(connection);
-    let first_request = tokio::time::sleep(serving.handshake_timeout);
-    tokio::pin!(first_request);
-    let (mut watched, mut stopping) = (true, false);
+    let patience = tokio::time::sleep(serving.handshake_timeout);
+    tokio::pin!(patience);
+    let (mut seen, mut stopping) = (0, false);
     loop {
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(Unserved::Http),
-            () = first_request.as_mut(), if watched => {
-                watched = false;
-                if !asked.load(Ordering::Relaxed) {
-                    return Err(Unserved::NoRequest);
+            // Over HTTP/1 a silent peer is cut by the time its next head may take, over HTTP/2 by nothing but this.
+            () = patience.as_mut(), if !stopping => match requests.load(Ordering::Relaxed) {
+                0 => return Err(Unserved::NoRequest),
+                same if same == seen => {
+                    stopping = true;
+                    connection.as_mut().graceful_shutdown();
                 }
-            }
+                more => {
+                    seen = more;
+                    patience.as_mut().reset(Instant::now() + KEEP_ALIVE);
+                }
+            },
             () = serving.stop.cancelled(), if !stopping => {
                 stopping = true;
                 connection.as_mut().graceful_shutdown();

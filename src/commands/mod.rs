@@ -67,8 +67,13 @@ pub(crate) fn load(file: Option<PathBuf>) -> anyhow::Result<Loaded> {
     Ok(herald::config::load(variables, file)?)
 }
 
+/// One thread alone needs no scheduler between threads, and the kernel finds the sockets of a process without threads at less cost.
 pub(crate) fn runtime(threads: usize) -> anyhow::Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?)
+    let mut builder = match threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    Ok(builder.worker_threads(threads).enable_all().build()?)
 }
 
 /// A line of output; false when nobody reads it any more.

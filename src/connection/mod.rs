@@ -72,8 +72,8 @@ pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
 impl Connection {
     async fn serve(&mut self) -> CloseReason {
         let mut later: Option<Later> = None;
-        let mut timer = Box::pin(tokio::time::sleep_until(self.clock.next(&self.session, None)));
-        let reason = std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, timer.as_mut())).await;
+        let mut timer = Timer::new(self.clock.next(&self.session, None));
+        let reason = std::future::poll_fn(|cx| self.poll_serve(cx, &mut later, &mut timer)).await;
         if let Some(begun) = later {
             // What others have begun to get all of them get, even if the sender has gone meanwhile.
             _ = tokio::time::timeout(CLOSE_DEADLINE, begun).await;
@@ -82,12 +82,7 @@ impl Connection {
     }
 
     /// Writes what waits, acts on what comes, minds the time; in this order, so that answers go out before more is read.
-    fn poll_serve(
-        &mut self,
-        cx: &mut Context<'_>,
-        later: &mut Option<Later>,
-        mut timer: Pin<&mut Sleep>,
-    ) -> Poll<CloseReason> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>, later: &mut Option<Later>, timer: &mut Timer) -> Poll<CloseReason> {
         let mut acted = false;
         loop {
             if let Poll::Ready(reason) = self.socket.poll_write(cx, &self.client.queue) {
@@ -114,15 +109,15 @@ impl Connection {
         // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now. A delivery brings none.
         if acted || self.socket.blocked_since().is_some() {
             let next = self.clock.next(&self.session, self.socket.blocked_since());
-            if next < timer.deadline() {
-                timer.as_mut().reset(next);
+            if next < timer.fires_at {
+                timer.set(next);
             }
         }
-        while timer.as_mut().poll(cx).is_ready() {
+        while timer.poll_fired(cx) {
             if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
                 return Poll::Ready(reason);
             }
-            timer.as_mut().reset(self.clock.next(&self.session, self.socket.blocked_since()));
+            timer.set(self.clock.next(&self.session, self.socket.blocked_since()));
         }
         Poll::Pending
     }
@@ -135,6 +130,34 @@ impl Connection {
             Message::Close(_) => Err(CloseReason::ClosedByClient),
             Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
         }
+    }
+}
+
+/// The connection's one timer. Most wake-ups are deliveries, long before it fires: they look at the time, which is cheap, and not at the
+/// runtime's timer, which lies far from everything else that a delivery touches.
+#[derive(Debug)]
+struct Timer {
+    sleep: Pin<Box<Sleep>>,
+    fires_at: Instant,
+    is_registered: bool,
+}
+
+impl Timer {
+    fn new(fires_at: Instant) -> Self {
+        Self { sleep: Box::pin(tokio::time::sleep_until(fires_at)), fires_at, is_registered: false }
+    }
+
+    fn set(&mut self, at: Instant) {
+        self.sleep.as_mut().reset(at);
+        (self.fires_at, self.is_registered) = (at, false);
+    }
+
+    fn poll_fired(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.is_registered && Instant::now() < self.fires_at {
+            return false;
+        }
+        self.is_registered = true;
+        self.sleep.as_mut().poll(cx).is_ready()
     }
 }
 

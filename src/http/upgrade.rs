@@ -72,7 +72,7 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
             Err(reason) => (open(upgraded, MESSAGE_OVERHEAD), Err(reason)),
         };
         let Some(socket) = socket else { return };
-        Box::pin(serve(serving, socket, admitted)).await;
+        serve(serving, socket, admitted).await;
     });
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),

@@ -240,6 +240,11 @@ impl State {
     }
 
     fn take(&mut self, into: &mut VecDeque<Outbound>, max_frames: usize) {
+        if into.is_empty() && self.frames.len() <= max_frames {
+            std::mem::swap(&mut self.frames, into);
+            self.bytes = 0;
+            return;
+        }
         for _ in 0..max_frames {
             let Some(outbound) = self.frames.pop_front() else { break };
             self.bytes -= outbound.bytes.len();

@@ -284,7 +284,7 @@ async fn connections_are_counted_by_how_they_came_and_went() {
     let config = "[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\nmax_connections = 3\n\
                   [[apps]]\nid = \"off\"\nkey = \"off-key\"\nsecret = \"s\"\nenabled = false\n";
     let herald = Setup::new().config(config).start().await;
-    for (name, counted) in [("js", "js"), ("laravel-echo", "laravel-echo"), ("a-client-of-our-own", "other")] {
+    for (name, counted) in [("js", "js"), ("java-client", "java-client"), ("a-client-of-our-own", "other")] {
         let mut client = herald.open(&format!("/app/app-key?protocol=7&client={name}"), "").await;
         client.read_hello().await;
         let series = format!("herald_connections_accepted_total{{client=\"{counted}\"}}");
