@@ -9,6 +9,7 @@ use subtle::ConstantTimeEq;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answers::Answers;
+use crate::cluster::Metered;
 use crate::config::{AppOptions, Limits};
 use crate::limits::Limiter;
 
@@ -18,9 +19,9 @@ pub struct App {
     /// What was configured for it.
     pub options: AppOptions,
     /// How many events a second may be triggered over HTTP.
-    pub events: Option<Limiter>,
+    events: Option<Limiter>,
     /// How many reading requests a second may come.
-    pub reads: Option<Limiter>,
+    reads: Option<Limiter>,
     /// The answers that a repeated request gets again.
     pub answers: Answers,
     connections: AtomicUsize,
@@ -47,6 +48,21 @@ impl App {
     #[must_use]
     pub const fn limits(&self) -> &Limits {
         &self.options.limits
+    }
+
+    /// The limit of what may happen in a second, if there is one; it counts for this node.
+    #[must_use]
+    pub const fn limiter(&self, what: Metered) -> Option<&Limiter> {
+        match what {
+            Metered::Events => self.events.as_ref(),
+            Metered::Reads => self.reads.as_ref(),
+        }
+    }
+
+    /// Connections on this node, those included that were let in just now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Acquire)
     }
 
     /// The secret that belongs to `key`, if it is one of this app's keys.

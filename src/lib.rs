@@ -1,10 +1,11 @@
 //! Herald: a realtime notification and presence server that speaks the Pusher protocol.
 //!
-//! Follow a message: [`connection`] and [`http`] receive it and decide whether it may pass, [`hub`] fans it out on this node, each
-//! connection's queue hands it to its socket. [`server`] builds and ends all of that; [`config`] says how.
+//! Follow a message: [`connection`] and [`http`] receive it and decide whether it may pass, [`cluster`] hands it to every node,
+//! [`hub`] fans it out on this one, each connection's queue hands it to its socket. [`server`] builds and ends all of that; [`config`] says how.
 
 pub mod answers;
 pub mod apps;
+pub mod cluster;
 pub mod config;
 pub mod connection;
 pub mod due;

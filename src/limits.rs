@@ -35,6 +35,18 @@ impl Rate {
         Self { interval, window: interval.saturating_mul(limit) }
     }
 
+    /// The time between two that come evenly.
+    #[must_use]
+    pub const fn interval(self) -> Duration {
+        self.interval
+    }
+
+    /// The time of as many as may come at once.
+    #[must_use]
+    pub const fn window(self) -> Duration {
+        self.window
+    }
+
     /// `limit` in each second; at least one.
     #[must_use]
     pub fn per_second(limit: usize) -> Self {
@@ -76,6 +88,12 @@ impl Limiter {
     #[must_use]
     pub fn per_second(limit: usize) -> Self {
         Self { limit, rate: Rate::per_second(limit), due: Mutex::default() }
+    }
+
+    /// How they have to be spread.
+    #[must_use]
+    pub const fn rate(&self) -> Rate {
+        self.rate
     }
 
     /// Lets `cost` of them happen now.

@@ -76,6 +76,14 @@ metrics! {
     QUEUE_DROPPED = "herald_queue_dropped_messages_total";
     /// Messages of clients that were no valid ones.
     INVALID_MESSAGES = "herald_invalid_messages_total";
+    /// Times that the connection to Redis was made anew.
+    REDIS_RECONNECTS = "herald_redis_reconnects_total";
+    /// Scripts and commands that Redis refused or did not answer in time.
+    REDIS_ERRORS = "herald_redis_errors_total";
+    /// Dead nodes that this node has cleaned up after.
+    REAPED_NODES = "herald_cluster_reaped_nodes_total";
+    /// Messages of other nodes thrown away because this node could not keep up.
+    REMOTE_DROPPED = "herald_cluster_dropped_messages_total";
     /// Events for webhooks thrown away because their receiver's queue was full, their time was over, or nobody is configured to get them.
     WEBHOOK_EVENTS_DROPPED = "herald_webhook_events_dropped_total";
     labelled:
@@ -96,6 +104,10 @@ metrics! {
     histograms:
     /// Seconds from the publisher's request to the write to the subscriber's socket; one subscriber in sixteen is measured.
     PUBLISH_TO_SOCKET = "herald_publish_to_socket_seconds";
+    /// Seconds that a script or command in Redis took, way there and back included.
+    REDIS_ROUND_TRIP = "herald_redis_round_trip_seconds";
+    /// Seconds from publishing in Redis to the arrival at a subscribed node; measured with this node's own signs of life.
+    CLUSTER_LAG = "herald_cluster_lag_seconds";
     gauges:
     /// Open connections.
     connections() = "herald_connections";
@@ -115,6 +127,8 @@ metrics! {
     longest_queue() = "herald_longest_queue_messages";
     /// Events for webhooks that wait to be delivered.
     webhook_queue() = "herald_webhook_queue_events";
+    /// 1 while the cluster is reached (or there is none), 0 while Redis is away.
+    cluster_reached() = "herald_cluster_reached";
     /// 1 when ready, 0 while starting and while shutting down.
     ready() = "herald_ready";
 }

@@ -14,9 +14,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
+use crate::cluster::Cluster;
+use crate::cluster::local::Local;
+use crate::cluster::redis::Redis;
 use crate::config::Config;
 use crate::http::{self, ops};
-use crate::hub::Hub;
+use crate::hub::{Hub, Node};
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
 use crate::parts::Parts;
@@ -57,8 +60,13 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
     let webhooks = Webhooks::start(&apps, &outgoing::client()?, &config.server.data_dir);
+    let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
+    let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {
+        None => Arc::new(Local::new(Arc::clone(&node))),
+        Some(url) => Redis::start(url, &config.cluster, &node)?,
+    };
     let parts = Arc::new(Parts {
-        hub: Arc::new(Hub::new(&apps, &webhooks)),
+        hub: Arc::new(Hub { node, cluster }),
         webhooks,
         places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
         attempts: Attempts::new(config.server.max_attempts_per_address),
@@ -112,6 +120,7 @@ async fn shut_down(parts: &Parts, streams: &Background) {
     if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
         tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
     }
+    parts.hub.cluster.leave().await;
     parts.webhooks.finish(LAST_DELIVERIES).await;
 }
 
@@ -119,7 +128,7 @@ async fn shut_down(parts: &Parts, streams: &Background) {
 async fn drain(parts: &Parts, period: Duration) {
     parts.draining.cancel();
     parts.connections.close();
-    let clients = parts.hub.clients();
+    let clients = parts.hub.node.clients();
     let start = Instant::now();
     for (position, client) in (1_u32..).zip(&clients) {
         client.close(CloseReason::ServerGoingAway);
@@ -179,7 +188,7 @@ async fn sweep(parts: Arc<Parts>) {
     let mut ticks = tokio::time::interval(SWEEP);
     loop {
         ticks.tick().await;
-        parts.hub.sweep();
+        parts.hub.node.sweep();
     }
 }
 

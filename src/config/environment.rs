@@ -7,6 +7,7 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("HERALD_APP_ID", &["PUSHER_APP_ID", "SOKETI_DEFAULT_APP_ID", "REVERB_APP_ID"]),
     ("HERALD_APP_KEY", &["PUSHER_KEY", "PUSHER_APP_KEY", "SOKETI_DEFAULT_APP_KEY", "REVERB_APP_KEY"]),
     ("HERALD_APP_SECRET", &["PUSHER_SECRET", "PUSHER_APP_SECRET", "SOKETI_DEFAULT_APP_SECRET", "REVERB_APP_SECRET"]),
+    ("HERALD_CLUSTER_REDIS_URL", &["REDIS_URL"]),
     ("HERALD_APP_CLIENT_EVENTS", &["SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES"]),
     ("HERALD_PATH_PREFIX", &["SOKETI_PATH_PREFIX", "REVERB_SERVER_PATH"]),
     ("HERALD_TLS_CERT", &["SOKETI_SSL_CERT"]),
@@ -38,8 +39,10 @@ impl Environment {
     #[must_use]
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut environment = Self::default();
-        let ours =
-            |name: &str| ["HERALD_", "PUSHER_", "SOKETI_", "REVERB_"].iter().any(|prefix| name.starts_with(prefix));
+        let ours = |name: &str| {
+            name == "REDIS_URL"
+                || ["HERALD_", "PUSHER_", "SOKETI_", "REVERB_"].iter().any(|prefix| name.starts_with(prefix))
+        };
         let mut all: BTreeMap<String, String> =
             variables.into_iter().filter(|(name, value)| ours(name) && !value.is_empty()).collect();
         let injected: Vec<String> =

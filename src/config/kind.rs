@@ -280,22 +280,93 @@ impl Kind for WebAddress {
         text.parse().ok().filter(|url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host()).map(Some)
     }
     fn write(url: &Self::Value) -> Option<String> {
-        let mut shown = url.clone();
-        if let Some(url) = &mut shown {
-            // Neither can fail: it has one already.
-            if !url.username().is_empty() {
-                _ = url.set_username("***");
-            }
-            if url.password().is_some() {
-                _ = url.set_password(Some("***"));
-            }
-            if url.query().is_some() {
-                url.set_query(Some("***"));
-            }
-        }
-        Some(Value::from(shown.as_ref().map(Url::to_string).unwrap_or_default()).to_string())
+        Some(Value::from(url.as_ref().map(shown).unwrap_or_default()).to_string())
     }
 }
+
+/// A URL without what it holds of credentials.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither can fail: it has one already.
+    if !url.username().is_empty() {
+        _ = url.set_username("***");
+    }
+    if url.password().is_some() {
+        _ = url.set_password(Some("***"));
+    }
+    if url.query().is_some() {
+        url.set_query(Some("***"));
+    }
+    url.into()
+}
+
+/// Where a Redis is, and who Herald is there. Shown without that.
+#[derive(Clone)]
+pub struct RedisUrl(Url);
+
+impl RedisUrl {
+    /// All of it, for the connection.
+    #[must_use]
+    pub fn full(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// The database that it names.
+    #[must_use]
+    pub fn database(&self) -> &str {
+        Some(self.0.path().trim_matches('/')).filter(|path| !path.is_empty()).unwrap_or("0")
+    }
+}
+
+impl fmt::Display for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&shown(&self.0))
+    }
+}
+
+impl fmt::Debug for RedisUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Where a Redis is; what it holds of credentials is not shown.
+#[derive(Debug)]
+pub struct RedisAddress;
+
+impl Kind for RedisAddress {
+    type Value = RedisUrl;
+    fn allowed() -> String {
+        "redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; all but the host may be left out".to_owned()
+    }
+    fn is_secret(written: &str) -> bool {
+        written.contains(['@', '?'])
+    }
+    fn read(value: &Value) -> Option<RedisUrl> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<RedisUrl> {
+        let url = RedisUrl(text.parse().ok()?);
+        let is_redis = matches!(url.0.scheme(), "redis" | "rediss") && url.0.has_host();
+        (is_redis && url.database().parse::<u16>().is_ok()).then_some(url)
+    }
+    fn write(url: &RedisUrl) -> Option<String> {
+        Some(Value::from(url.to_string()).to_string())
+    }
+}
+
+text_kind! { /// What stands in front of keys.
+KeyPrefix: String, "1 to 64 letters, digits, _, - and .", |text| is_word(text, b"_-.").then(|| text.to_owned()), String::clone }
+
+text_kind! { /// What a trigger does while the cluster cannot be reached.
+Unreachable: WhenUnreachable, "reject or deliver-locally", |text| match text {
+    "reject" => Some(WhenUnreachable::Reject),
+    "deliver-locally" => Some(WhenUnreachable::DeliverLocally),
+    _ => None,
+}, |when| match when {
+    WhenUnreachable::Reject => "reject".to_owned(),
+    WhenUnreachable::DeliverLocally => "deliver-locally".to_owned(),
+} }
 
 text_kind! { /// A kind of webhook.
 Webhook: WebhookKind,
@@ -413,6 +484,15 @@ pub enum LogFormat {
     Text,
     /// For programs.
     Json,
+}
+
+/// What a trigger does while the cluster cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenUnreachable {
+    /// Answers that it cannot.
+    Reject,
+    /// Reaches the clients of the node that got it.
+    DeliverLocally,
 }
 
 fn is_word(text: &str, others: &[u8]) -> bool {

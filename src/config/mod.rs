@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use herald_protocol::Secret;
 use toml::Table;
 
-pub use kind::{Listen, LogFormat};
+pub use kind::{Listen, LogFormat, RedisUrl, WhenUnreachable};
 pub use options::{
-    AppOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, ServerOptions, ShutdownOptions,
-    TlsOptions, WebhookOptions,
+    AppOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, ServerOptions,
+    ShutdownOptions, TlsOptions, WebhookOptions,
 };
 
 use environment::Environment;
@@ -189,6 +189,14 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
     };
     if let Some((option, origin, message)) = tls {
         reader.problem(option, origin, message);
+    }
+    let (heartbeat, node_timeout) = (config.cluster.heartbeat, config.cluster.node_timeout);
+    if node_timeout < 3 * heartbeat {
+        let origin = source("cluster.node_timeout", "").or_else(|| source("cluster.heartbeat", "")).unwrap_or_default();
+        let message = format!(
+            "{node_timeout:?} is less than three times cluster.heartbeat ({heartbeat:?}): a node that misses one sign of life would count as dead"
+        );
+        reader.problem("cluster.node_timeout", origin, message);
     }
     let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
     for (position, app) in config.apps.iter().enumerate() {

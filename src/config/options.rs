@@ -14,8 +14,9 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::kind::{
-    Address, AddressOrOff, AppId, AppKey, Count, File, Flag, Format, Headers, KIB, Kind, Level, Listen, LogFormat, MIB,
-    MINUTE, NamePart, Network, Optional, Origin, Prefix, SECOND, SecretText, Several, Size, Time, WebAddress, Webhook,
+    Address, AddressOrOff, AppId, AppKey, Count, File, Flag, Format, Headers, KIB, KeyPrefix, Kind, Level, Listen,
+    LogFormat, MIB, MINUTE, NamePart, Network, Optional, Origin, Prefix, RedisAddress, RedisUrl, SECOND, SecretText,
+    Several, Size, Time, Unreachable, WebAddress, Webhook, WhenUnreachable,
 };
 use super::section::{Described, Place, Reader, Section};
 
@@ -102,6 +103,8 @@ options! {
         shutdown: ShutdownOptions;
         /// What holds for every client's connection.
         connection: ConnectionOptions;
+        /// How several nodes are one.
+        cluster: ClusterOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
         /// What is written down.
@@ -181,6 +184,32 @@ options! {
         max_bytes: usize = MIB, as Size<{ 16 * KIB }, { 1024 * MIB }>;
         /// Messages that may wait.
         max_frames: usize = 10_000, as Count<16, 10_000_000>;
+    }
+}
+
+options! {
+    /// How several nodes are one. Without a Redis, this node is alone.
+    pub struct ClusterOptions {
+        /// How often a node says that it is alive.
+        heartbeat: Duration = Duration::from_secs(5), as Time<{ SECOND / 20 }, MINUTE>;
+        /// After how long without that it counts as dead: its members leave, its counts are subtracted. At least three times `heartbeat`.
+        node_timeout: Duration = Duration::from_secs(15), as Time<{ SECOND / 5 }, { 10 * MINUTE }>;
+        /// What a trigger does while Redis is away: `reject` answers 503 and delivers nothing, `deliver-locally` reaches the clients of the
+        /// node that got it.
+        when_unreachable: WhenUnreachable = WhenUnreachable::Reject, as Unreachable;
+        [sections]
+        /// What joins the nodes.
+        redis: RedisOptions;
+    }
+}
+
+options! {
+    /// The Redis (7.0 or later, or Valkey) that joins the nodes. The same for all of them.
+    pub struct RedisOptions {
+        /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://` for TLS.
+        url: Option<RedisUrl> = None, as Optional<RedisAddress>;
+        /// What stands in front of all keys, for Redises that are shared with others.
+        prefix: String = "herald".to_owned(), as KeyPrefix;
     }
 }
 

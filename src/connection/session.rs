@@ -13,6 +13,7 @@ use herald_protocol::signature::{channel_string, user_string};
 use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName, UserId, json};
 
 use crate::apps::Permit;
+use crate::hub::users::SignIn;
 use crate::hub::{Client, Hub, Later, Subscription};
 use crate::limits::Rate;
 use crate::metrics;
@@ -79,11 +80,7 @@ impl Session {
             Ok(ClientMessage::Ping) => self.client.send(server::PONG),
             Ok(ClientMessage::Pong) => {}
             Ok(ClientMessage::Subscribe(wish)) => self.subscribe(&wish),
-            Ok(ClientMessage::Unsubscribe { channel }) => {
-                if let Some(subscription) = self.subscriptions.remove(channel.as_str()) {
-                    self.hub.unsubscribe(&self.client, &subscription);
-                }
-            }
+            Ok(ClientMessage::Unsubscribe { channel }) => self.forget(&channel),
             Ok(ClientMessage::SignIn { auth, user_data }) => self.sign_in(&auth, &user_data),
             Ok(ClientMessage::Event(event)) => match self.client_event(&event) {
                 Ok(later) => return Ok(Some(later)),
@@ -106,7 +103,7 @@ impl Session {
             self.hub.unsubscribe(&self.client, &subscription);
         }
         if let Some(user) = self.user.take() {
-            self.hub.users(&self.client.app).sign_out(&user.data.id, &self.client, &user.watched);
+            self.hub.sign_out(&self.client, &user.data.id, &user.watched);
         }
         self.hub.disconnect(&self.client);
         self.permit = None;
@@ -134,9 +131,14 @@ impl Session {
             return Err((SubscriptionError::Auth, "not signed in as the user of this channel".to_owned()));
         }
         let member = if kind.is_presence() { Some(self.member(wish)?) } else { None };
-        if let Some(known) = self.subscriptions.get(&name) {
-            known.answer_again(&self.client);
-            return Ok(());
+        self.authorized |= kind.needs_authorization();
+        match self.subscriptions.get(&name) {
+            Some(known) if known.is_refused() => self.forget(name.as_str()),
+            Some(known) => {
+                known.answer_again(&self.client);
+                return Ok(());
+            }
+            None => {}
         }
         if self.subscriptions.len() >= limits.subscriptions {
             let message =
@@ -148,8 +150,13 @@ impl Session {
             .subscribe(&self.client, &name, member)
             .map_err(|refused| (SubscriptionError::Full, refused.to_string()))?;
         self.subscriptions.insert(name, subscription);
-        self.authorized |= kind.needs_authorization();
         Ok(())
+    }
+
+    fn forget(&mut self, channel: &str) {
+        if let Some(subscription) = self.subscriptions.remove(channel) {
+            self.hub.unsubscribe(&self.client, &subscription);
+        }
     }
 
     fn authorize(&self, name: &ChannelName, wish: &Subscribe) -> Result<(), Failure> {
@@ -221,14 +228,14 @@ impl Session {
                 watched.push(user);
             }
         }
+        let named = data.watchlist.len();
+        let notice = (named > limit).then(|| {
+            let message = format!("the watchlist names {named} users, the first {limit} are watched");
+            server::error(Some(4302), &message, None)
+        });
         let before = self.user.as_ref().map(|user| user.watched.as_slice());
         let success = server::signin_success(user_data);
-        self.hub.users(&self.client.app).sign_in(&data.id, &self.client, &success, &watched, before);
-        let named = data.watchlist.len();
-        if named > limit {
-            let message = format!("the watchlist names {named} users, the first {limit} are watched");
-            self.client.send(&server::error(Some(4302), &message, None));
-        }
+        self.hub.sign_in(&self.client, SignIn { user: &data.id, success, watched: &watched, before, notice });
         self.user = Some(Box::new(SignedIn { data, watched }));
         self.authorized = true;
         Ok(())
@@ -243,6 +250,7 @@ impl Session {
         let subscription = self
             .subscriptions
             .get(event.channel.as_ref())
+            .filter(|subscription| subscription.is_settled())
             .ok_or("client events need a subscription to their channel")?;
         let name = subscription.name();
         if !name.kind().allows_client_events() {

@@ -11,6 +11,7 @@ use herald_protocol::{ChannelName, InvalidChannelName};
 
 use super::pusher::auth::AuthError;
 use crate::answers::Unrepeatable;
+use crate::cluster::{Unclaimed, Unpublished, Unreachable};
 
 /// Why a request is refused; the text says what is wrong and what is allowed.
 #[derive(Debug, thiserror::Error)]
@@ -82,12 +83,33 @@ pub enum ApiError {
     /// The server is short of CPU.
     #[error(transparent)]
     Overloaded(#[from] crate::hub::Overloaded),
+    /// Other nodes cannot be asked or told.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
     /// No such address.
     #[error("there is nothing at this address")]
     NotFound,
     /// The address is right, the method is not.
     #[error("this method is not allowed here")]
     MethodNotAllowed,
+}
+
+impl From<Unpublished> for ApiError {
+    fn from(error: Unpublished) -> Self {
+        match error {
+            Unpublished::Overloaded(error) => Self::Overloaded(error),
+            Unpublished::Unreachable(error) => Self::Unreachable(error),
+        }
+    }
+}
+
+impl From<Unclaimed> for ApiError {
+    fn from(error: Unclaimed) -> Self {
+        match error {
+            Unclaimed::Unrepeatable(error) => Self::Unrepeatable(error),
+            Unclaimed::Unreachable(error) => Self::Unreachable(error),
+        }
+    }
 }
 
 impl ApiError {
@@ -104,7 +126,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Self::TooMany { wait, .. } | Self::Unrepeatable(Unrepeatable::TooManyKeys { wait, .. }) => *wait,
-            Self::Overloaded(_) | Self::Unrepeatable(Unrepeatable::StillRunning(_)) => Duration::from_secs(1),
+            Self::Overloaded(_) | Self::Unreachable(_) | Self::Unrepeatable(Unrepeatable::StillRunning(_)) => {
+                Duration::from_secs(1)
+            }
             _ => return None,
         };
         Some((wait.as_secs() + u64::from(wait.subsec_nanos() > 0)).max(1))
@@ -133,7 +157,7 @@ const fn status(error: &ApiError) -> StatusCode {
         ApiError::TooMany { .. } | ApiError::Unrepeatable(Unrepeatable::TooManyKeys { .. }) => {
             StatusCode::TOO_MANY_REQUESTS
         }
-        ApiError::Overloaded(_) => StatusCode::SERVICE_UNAVAILABLE,
+        ApiError::Overloaded(_) | ApiError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,
         ApiError::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
     }
 }

@@ -1,6 +1,7 @@
 //! `Idempotency-Key` (section 4.2): a request that is repeated gets the first answer and changes nothing again.
 //!
-//! [`once`] wraps whatever changes something; what was answered is remembered in the app's [`crate::answers::Answers`].
+//! [`once`] wraps whatever changes something; what was answered is remembered in the app's [`crate::answers::Answers`], and by
+//! the cluster for other nodes.
 
 use std::time::Duration;
 
@@ -10,7 +11,8 @@ use axum::response::{IntoResponse as _, Response};
 use super::error::ApiError;
 use super::pusher::Answer;
 use super::pusher::auth::Signed;
-use crate::answers::{Claim, MAX_LENGTH, Unrepeatable, digest};
+use crate::answers::{Claim, Digest, MAX_LENGTH, Unrepeatable, digest};
+use crate::cluster::Cluster;
 
 /// How long a repeat waits for the first.
 const WAIT: Duration = Duration::from_secs(10);
@@ -18,23 +20,44 @@ const WAIT: Duration = Duration::from_secs(10);
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
-/// Answers with what `work` answers, or if the request says that it is a repeat, with what the first one was answered.
+/// Answers with what `work` answers, or if the request says that it is a repeat, with what the first one was answered, by whichever node.
 ///
 /// # Errors
 /// Those of `work`, which are not remembered, and [`Unrepeatable`].
-pub async fn once(signed: &Signed, work: impl Future<Output = Result<Answer, ApiError>>) -> Result<Response, ApiError> {
-    let Some(key) = key(&signed.head.headers)? else { return Ok(work.await?.into_response()) };
-    let scope = digest([signed.head.uri.path(), key].map(str::as_bytes));
+pub async fn once(
+    cluster: &dyn Cluster,
+    signed: &Signed,
+    work: impl Future<Output = Result<Answer, ApiError>>,
+) -> Result<Response, ApiError> {
+    let Some(scope) = scope(signed)? else { return Ok(work.await?.into_response()) };
     let parameters = signed.parameters.iter().flat_map(|(name, value)| [name, value]).map(str::as_bytes);
     let request = digest(parameters.chain([&*signed.body]));
-    match signed.app.answers.claim(scope, request, WAIT).await? {
-        Claim::First(turn) => {
-            let answer = work.await?;
-            turn.answered(&answer.0);
-            Ok(answer.into_response())
-        }
-        Claim::Repeat(answer) => Ok(([(REPLAYED, HeaderValue::from_static("true"))], Answer(answer)).into_response()),
-    }
+    let answer = match signed.app.answers.claim(scope, request, WAIT).await? {
+        Claim::Repeat(answer) => answer,
+        Claim::First(turn) => match cluster.claim(&signed.app, scope, request, WAIT).await? {
+            Some(answer) => {
+                turn.answered(&answer);
+                answer
+            }
+            None => {
+                let done = work.await;
+                cluster.settle(&signed.app, scope, done.as_ref().ok().map(|answer| &answer.0)).await;
+                let answer = done?;
+                turn.answered(&answer.0);
+                return Ok(answer.into_response());
+            }
+        },
+    };
+    Ok(([(REPLAYED, HeaderValue::from_static("true"))], Answer(answer)).into_response())
+}
+
+/// What a request's `Idempotency-Key` stands for: itself on its route.
+///
+/// # Errors
+/// When it is none.
+pub fn scope(signed: &Signed) -> Result<Option<Digest>, Unrepeatable> {
+    let key = key(&signed.head.headers)?;
+    Ok(key.map(|key| digest([signed.head.uri.path(), key].map(str::as_bytes))))
 }
 
 /// The key of a request, if it has one.

@@ -36,22 +36,32 @@ pub fn routes(parts: Arc<Parts>, recorded: PrometheusHandle) -> Router {
 }
 
 async fn ready(State(parts): State<Arc<Parts>>) -> Response {
-    if parts.is_ready() {
-        answer(StatusCode::OK, "ready")
-    } else {
-        answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready")
+    if !parts.is_ready() {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready");
+    }
+    match parts.hub.cluster.trouble() {
+        None => answer(StatusCode::OK, "ready"),
+        // Clients are served on: taking every node out at once because Redis is away would help nobody.
+        Some(trouble) => json(
+            StatusCode::OK,
+            &serde_json::json!({ "status": "degraded", "checks": { "redis": trouble } }).to_string(),
+        ),
     }
 }
 
 fn answer(status: StatusCode, text: &str) -> Response {
+    json(status, &format!("{{\"status\":\"{text}\"}}"))
+}
+
+fn json(status: StatusCode, body: &str) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
-    (status, headers, format!("{{\"status\":\"{text}\"}}\n")).into_response()
+    (status, headers, format!("{body}\n")).into_response()
 }
 
 /// The page for Prometheus: what was counted, and what is here right now.
 fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     let (mut messages, mut bytes, mut longest) = (0, 0, 0);
-    for client in parts.hub.clients() {
+    for client in parts.hub.node.clients() {
         let (waiting, size) = client.queue.depth();
         messages += waiting;
         bytes += size;
@@ -62,13 +72,15 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     metrics::queued_bytes(bytes);
     metrics::longest_queue(longest);
     metrics::webhook_queue(parts.webhooks.waiting());
+    metrics::cluster_reached(usize::from(parts.hub.cluster.trouble().is_none()));
     metrics::ready(usize::from(parts.is_ready()));
     for app in parts.apps.iter() {
-        let census = parts.hub.census(app);
+        let room = parts.hub.node.room(app);
+        let census = room.census();
         let id = || app.id().to_owned();
-        metrics::app_connections(id(), parts.hub.connections(app));
+        metrics::app_connections(id(), room.connections());
         metrics::subscriptions(id(), census.subscriptions);
-        metrics::users(id(), parts.hub.users(app).count());
+        metrics::users(id(), room.users.count());
         for (kind, channels) in census.channels {
             metrics::channels(id(), kind.label(), channels);
         }

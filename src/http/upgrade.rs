@@ -48,7 +48,12 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
         |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::LOCAL);
     let peer = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies);
-    let admitted = admit(&parts, &key, parameter("protocol").as_deref(), peer, request.headers());
+    let mut admitted = admit(&parts, &key, parameter("protocol").as_deref(), peer, request.headers());
+    if let Ok((app, _)) = &admitted
+        && !parts.hub.cluster.has_place(app).await
+    {
+        admitted = Err(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()));
+    }
     let shortened = |name| parameter(name).unwrap_or_default().chars().take(40).collect::<String>();
     let (client, version) = (shortened("client"), shortened("version"));
     match &admitted {

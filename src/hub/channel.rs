@@ -2,9 +2,11 @@
 //!
 //! Always: whoever enters is answered in the same step, under the channel's lock, so nothing of the channel comes before
 //! `subscription_succeeded` and nothing after it is missed. Fan-outs of one channel never overlap; a long one runs in chunks, and a
-//! subscriber that entered after it began does not get it (it had the kept event, or came too late).
+//! subscriber that entered after it began does not get it (it had the kept event, or came too late). Where the channel is one of a
+//! cluster, whoever enters may have to wait, and the members are the cluster's: that is [`super::remote`]'s business.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use herald_protocol::client::MemberData;
@@ -15,6 +17,7 @@ use slab::Slab;
 
 use super::client::Client;
 use super::frame::Frame;
+use super::remote::Remote;
 use crate::metrics;
 
 /// Subscribers served before the fan-out lets others run.
@@ -34,21 +37,24 @@ const COUNT_JOIN: Duration = Duration::from_millis(100);
 pub struct Channel {
     /// The channel's name.
     pub name: ChannelName,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     fan_out: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     /// Taken out of the hub: whoever still holds it looks the name up again.
-    gone: bool,
-    subscribers: Slab<Subscriber>,
+    pub(super) gone: bool,
+    pub(super) subscribers: Slab<Subscriber>,
     /// The number of the last fan-out that began.
     fan_outs: u64,
-    members: IndexMap<UserId, Member>,
-    snapshot: Option<Frame>,
-    kept: Option<KeptEvent>,
+    /// Those that subscribers know of.
+    pub(super) members: IndexMap<UserId, Member>,
+    pub(super) snapshot: Option<Frame>,
+    pub(super) kept: Option<KeptEvent>,
     count: AnnouncedCount,
+    /// What ties it to the cluster, if there is more than this node.
+    pub(super) remote: Option<Box<Remote>>,
 }
 
 /// What subscribers know about their number.
@@ -62,24 +68,40 @@ struct AnnouncedCount {
 }
 
 #[derive(Debug)]
-struct Subscriber {
-    client: Arc<Client>,
-    user: Option<UserId>,
+pub(super) struct Subscriber {
+    pub(super) client: Arc<Client>,
+    pub(super) user: Option<UserId>,
     /// The last fan-out that had begun when it entered.
     entered: u64,
+    /// The number of the kept event that it was given.
+    has_kept: u64,
 }
 
 #[derive(Debug)]
-struct Member {
-    info: Box<str>,
+pub(super) struct Member {
+    pub(super) info: Box<str>,
+    /// On this node, where it is alone.
     subscriptions: usize,
 }
 
 #[derive(Debug)]
-struct KeptEvent {
-    frame: Frame,
+pub(super) struct KeptEvent {
+    pub(super) frame: Frame,
     data: Box<str>,
-    until: Instant,
+    pub(super) until: Instant,
+    /// Given by the cluster; 0 where there is none.
+    pub(super) number: u64,
+}
+
+/// How an event is kept by its cache channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Keep<'a> {
+    /// The data's JSON string token, where it is asked for on this node.
+    pub data: &'a str,
+    /// For how long.
+    pub ttl: Duration,
+    /// Its number in the cluster; 0 where there is none.
+    pub number: u64,
 }
 
 /// The event that a cache channel keeps.
@@ -104,9 +126,32 @@ pub struct Occupancy {
 #[derive(Debug)]
 pub struct Subscription {
     pub(super) channel: Arc<Channel>,
-    slot: usize,
+    pub(super) place: Place,
     /// Who the client is there.
     pub user: Option<UserId>,
+}
+
+/// Where a client stands on a channel.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// Among the subscribers.
+    At(usize),
+    /// The cluster is asked, or was: then the slot among the subscribers, or [`REFUSED`].
+    Asked(Arc<AtomicUsize>),
+}
+
+/// The cluster has not answered yet.
+pub(super) const WAITING: usize = usize::MAX;
+/// The cluster has no room for it.
+pub(super) const REFUSED: usize = usize::MAX - 1;
+
+impl Place {
+    pub(super) fn get(&self) -> usize {
+        match self {
+            Self::At(slot) => *slot,
+            Self::Asked(place) => place.load(Ordering::Acquire),
+        }
+    }
 }
 
 /// One event on its way to the subscribers.
@@ -114,15 +159,21 @@ struct FanOut<'a> {
     number: u64,
     frame: &'a Frame,
     except: Option<SocketId>,
+    /// Of an event that is kept by the cluster.
+    kept: u64,
     published: Instant,
     delivered: u64,
     /// Whose queue had no room yet.
     waiting: Vec<Arc<Client>>,
 }
 
-/// What entering or leaving changed, for the webhooks.
+/// What entering or leaving changed on this node, for the cluster.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// Somebody came; else somebody left.
+    pub entered: bool,
+    /// Somebody waits for the cluster to know it.
+    pub awaited: bool,
     /// The channel had nobody before, or has nobody now.
     pub occupancy: bool,
     /// The user had no subscription before, or has none now.
@@ -156,8 +207,9 @@ pub enum NotPublished {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName) -> Self {
-        Self { name, state: Mutex::default(), fan_out: tokio::sync::Mutex::default() }
+    pub(super) fn new(name: ChannelName, remote: Option<Box<Remote>>) -> Self {
+        let state = Mutex::new(State { remote, ..State::default() });
+        Self { name, state, fan_out: tokio::sync::Mutex::default() }
     }
 
     /// Lets `client` in and answers it, telling `on_change` what changed before anybody else can change it again.
@@ -174,7 +226,15 @@ impl Channel {
         if state.gone {
             return Err(Refused::Gone);
         }
-        let mut change = Change { occupancy: state.subscribers.is_empty(), ..Change::default() };
+        if let Some(remote) = &mut state.remote
+            && remote.has_to_ask(member.is_some())
+        {
+            let user = member.as_ref().map(|member| member.user_id.clone());
+            let place = remote.ask(client, member);
+            on_change(&Change { entered: true, awaited: true, ..Change::default() });
+            return Ok(Subscription { channel: Arc::clone(self), place: Place::Asked(place), user });
+        }
+        let mut change = Change { entered: true, occupancy: state.subscribers.is_empty(), ..Change::default() };
         let user = match member {
             None => None,
             Some(member) => {
@@ -187,14 +247,12 @@ impl Channel {
                 Some(user)
             }
         };
-        let entered = state.fan_outs;
-        state.count.has_newcomer = true;
-        let slot = state.subscribers.insert(Subscriber { client: Arc::clone(client), user: user.clone(), entered });
+        let (slot, missed) = state.settle(&self.name, client, user.clone());
         change.announce_count_at = state.count_changed(&self.name);
-        change.cache_miss = state.answer(&self.name, client);
+        change.cache_miss = missed;
         on_change(&change);
         drop(state);
-        Ok(Subscription { channel: Arc::clone(self), slot, user })
+        Ok(Subscription { channel: Arc::clone(self), place: Place::At(slot), user })
     }
 
     /// Answers a client that subscribes to what it already has.
@@ -206,10 +264,18 @@ impl Channel {
     pub fn leave(&self, subscription: &Subscription, on_change: impl FnOnce(&Change)) -> bool {
         let mut state = self.state.lock();
         let mut change = Change::default();
-        if !state.subscribers.contains(subscription.slot) {
-            return false;
+        let slot = subscription.place.get();
+        if state.subscribers.contains(slot) {
+            state.subscribers.remove(slot);
+        } else if !state.remote.as_mut().is_some_and(|remote| remote.no_longer_asks(&subscription.place)) {
+            return state.retire(Instant::now());
         }
-        state.subscribers.remove(subscription.slot);
+        let is_last = state.subscribers.is_empty();
+        if let Some(remote) = &mut state.remote {
+            change.awaited = remote.left(subscription.user.as_ref(), is_last);
+            on_change(&change);
+            return state.retire(Instant::now());
+        }
         if let Some(user) = &subscription.user
             && state.part(user)
         {
@@ -237,7 +303,7 @@ impl Channel {
         &self,
         frame: &Frame,
         except: Option<SocketId>,
-        keep: Option<(&str, Duration)>,
+        keep: Option<Keep<'_>>,
         delivered: impl FnOnce(),
     ) -> Result<(), NotPublished> {
         let _turn = self.fan_out.lock().await;
@@ -247,13 +313,21 @@ impl Channel {
             if state.gone {
                 return Err(NotPublished::Gone);
             }
-            if let Some((data, ttl)) = keep {
-                state.kept = Some(KeptEvent { frame: frame.clone(), data: data.into(), until: published + ttl });
+            if let Some(keep) = keep {
+                state.keep(frame, keep, published);
             }
             state.fan_outs += 1;
             state.fan_outs
         };
-        let mut fan_out = FanOut { number, frame, except, published, delivered: 0, waiting: Vec::new() };
+        let mut fan_out = FanOut {
+            number,
+            frame,
+            except,
+            kept: keep.map_or(0, |keep| keep.number),
+            published,
+            delivered: 0,
+            waiting: Vec::new(),
+        };
         let mut cursor = 0;
         loop {
             let next = self.state.lock().serve(cursor, &mut fan_out);
@@ -362,6 +436,44 @@ impl State {
         Some(at)
     }
 
+    /// Among the subscribers from now on, and answered: its slot, and whether it met an empty cache.
+    pub(super) fn settle(
+        &mut self,
+        channel: &ChannelName,
+        client: &Arc<Client>,
+        user: Option<UserId>,
+    ) -> (usize, bool) {
+        self.count.has_newcomer = true;
+        let has_kept = self.kept.as_ref().map_or(0, |kept| kept.number);
+        let subscriber = Subscriber { client: Arc::clone(client), user, entered: self.fan_outs, has_kept };
+        let slot = self.subscribers.insert(subscriber);
+        (slot, self.answer(channel, client))
+    }
+
+    /// Keeps an event, unless a later one of the cluster came first.
+    pub(super) fn keep(&mut self, frame: &Frame, keep: Keep<'_>, now: Instant) {
+        if keep.number > 0 && self.kept.as_ref().is_some_and(|kept| kept.number >= keep.number) {
+            return;
+        }
+        let Keep { data, ttl, number } = keep;
+        self.kept = Some(KeptEvent { frame: frame.clone(), data: data.into(), until: now + ttl, number });
+    }
+
+    /// Shows the user to everybody from now on.
+    pub(super) fn add_member(&mut self, channel: &ChannelName, user: &UserId, info: Box<str>) {
+        self.members.insert(user.clone(), Member { info, subscriptions: 0 });
+        self.snapshot = None;
+        self.announce_member(channel, user, true);
+    }
+
+    /// Shows the user to nobody any more.
+    pub(super) fn remove_member(&mut self, channel: &ChannelName, user: &UserId) {
+        if self.members.swap_remove(user).is_some() {
+            self.snapshot = None;
+            self.announce_member(channel, user, false);
+        }
+    }
+
     /// To all but the user's own subscriptions.
     fn announce_member(&self, channel: &ChannelName, user: &UserId, added: bool) {
         let text = match self.members.get(user) {
@@ -406,7 +518,11 @@ impl State {
         let end = (cursor + CHUNK).min(self.subscribers.capacity());
         for slot in cursor..end {
             let Some(subscriber) = self.subscribers.get(slot) else { continue };
-            if subscriber.entered >= fan_out.number || fan_out.except == Some(subscriber.client.socket_id) {
+            let had_it_kept = fan_out.kept > 0 && subscriber.has_kept >= fan_out.kept;
+            if subscriber.entered >= fan_out.number
+                || had_it_kept
+                || fan_out.except == Some(subscriber.client.socket_id)
+            {
                 continue;
             }
             let measured = (slot % MEASURED == 0).then_some(fan_out.published);
@@ -422,7 +538,11 @@ impl State {
         if self.kept.as_ref().is_some_and(|kept| kept.until <= now) {
             self.kept = None;
         }
-        self.gone |= self.subscribers.is_empty() && self.kept.is_none();
+        let is_kept = match &self.remote {
+            None => self.kept.is_some(),
+            Some(remote) => remote.is_awaited(), // the cluster keeps the event
+        };
+        self.gone |= self.subscribers.is_empty() && !is_kept;
         self.gone
     }
 }
@@ -434,8 +554,22 @@ impl Subscription {
         &self.channel.name
     }
 
+    /// Whether the client was answered that it is on the channel.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !matches!(self.place.get(), WAITING | REFUSED)
+    }
+
+    /// Whether the cluster had no room for the client.
+    #[must_use]
+    pub fn is_refused(&self) -> bool {
+        self.place.get() == REFUSED
+    }
+
     /// Answers the client once more, without changing anything.
     pub fn answer_again(&self, client: &Client) {
-        self.channel.answer_again(client);
+        if self.is_settled() {
+            self.channel.answer_again(client);
+        } // else the answer is still to come
     }
 }

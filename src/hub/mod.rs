@@ -1,40 +1,41 @@
 //! Who is here: this node's channels, their subscriptions, and the fan-out of one event to all of them.
 //!
 //! Start at [`Hub::publish`], the middle of every message's way: `connection` and `http` above it decide *whether* an event may pass,
-//! each subscriber's [`queue::Queue`] below it decides *when* it is written.
+//! the [`Cluster`] hands it to every node, [`node`] fans it out here, each subscriber's [`queue::Queue`] below decides *when* it is
+//! written.
 //!
 //! Always: an event arrives encoded, only its reference count changes per subscriber; a channel exists exactly as long as it has a
 //! subscription or a kept event; a channel's lock is taken before a queue's, and neither lives across an `.await`; no shard of a map is
 //! held while a channel's lock is taken. Not here: what goes over the wire (`herald_protocol`), who may subscribe
-//! (`connection::session`).
+//! (`connection::session`), Redis (`cluster`).
 
 pub mod channel;
 pub mod client;
 pub mod frame;
+pub mod node;
 pub mod queue;
+pub mod remote;
 pub mod users;
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use dashmap::DashMap;
 use herald_protocol::client::{ClientEvent, MemberData};
 use herald_protocol::webhook::{WebhookEvent, WebhookKind};
-use herald_protocol::{ChannelKind, ChannelName, CloseReason, SocketId, UserId, server};
+use herald_protocol::{ChannelKind, ChannelName, CloseReason, UserId, server};
 
 pub use channel::{Kept, Occupancy, Subscription};
 pub use client::Client;
 pub use frame::Frame;
+pub use node::Node;
 
-use crate::apps::{App, Apps};
-use crate::due::DueList;
+use crate::apps::App;
+use crate::cluster::{Cluster, Event, Unpublished, Unreachable};
 use crate::metrics;
-use crate::webhooks::{AppWebhooks, Webhooks};
-use channel::{Change, Channel, NotPublished, Refused};
-use users::Users;
+use channel::{Change, Refused};
+use users::SignIn;
 
 /// Some subscribers' queues had no room in time though their readers are not to blame: the server is short of CPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,21 +45,13 @@ pub struct Overloaded;
 /// What is left to do for a message.
 pub type Later = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// All that is here on this node, app by app.
+/// All that is here, and what the cluster makes of it.
 #[derive(Debug)]
 pub struct Hub {
-    rooms: HashMap<String, Room>,
-}
-
-/// What one app has on this node.
-#[derive(Debug)]
-struct Room {
-    channels: DashMap<ChannelName, Arc<Channel>>,
-    clients: DashMap<SocketId, Arc<Client>>,
-    users: Users,
-    webhooks: Option<Arc<AppWebhooks>>,
-    /// Channels whose number of subscriptions has to be announced.
-    counts: Option<DueList<Arc<Channel>>>,
+    /// What is on this node.
+    pub node: Arc<Node>,
+    /// What joins it with the others.
+    pub cluster: Arc<dyn Cluster>,
 }
 
 /// How many there are of an app's channels.
@@ -71,59 +64,24 @@ pub struct Census {
 }
 
 impl Hub {
-    /// An empty hub for these apps.
-    #[must_use]
-    pub fn new(apps: &Apps, webhooks: &Webhooks) -> Self {
-        let room = |app: &Arc<App>| Room {
-            channels: DashMap::new(),
-            clients: DashMap::new(),
-            users: Users::default(),
-            webhooks: webhooks.of(app),
-            counts: app.options.subscription_count.then(DueList::default),
-        };
-        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect() }
-    }
-
-    /// Says what becomes due: numbers of subscriptions, users who came and went. Runs until it is dropped.
+    /// Says what becomes due on this node: numbers of subscriptions, users who came and went. Runs until it is dropped.
     pub async fn run(&self) {
-        let rooms = self.rooms.values().map(|room| async {
+        let rooms = self.node.rooms().map(|room| async {
             tokio::join!(room.users.tell(), room.announce_counts());
         });
         futures_util::future::join_all(rooms).await;
     }
 
-    fn room(&self, app: &App) -> &Room {
-        &self.rooms[app.id()]
-    }
-
-    /// Hands an event triggered over HTTP to every subscriber of `channel` but `except`. It is encoded here, once, and only if there is
-    /// anybody; `data` is the publisher's JSON string token, copied as it stands.
+    /// Hands an event triggered over HTTP to every subscriber of `channel` but `except`.
     ///
     /// # Errors
-    /// [`Overloaded`] when some subscriber's queue had no room in time through no fault of its reader.
-    pub async fn publish(
-        &self,
-        app: &App,
-        channel: &ChannelName,
-        event: &str,
-        data: &str,
-        except: Option<SocketId>,
-    ) -> Result<(), Overloaded> {
+    /// See [`Unpublished`].
+    pub async fn publish(&self, app: &App, event: &Event<'_>) -> Result<(), Unpublished> {
         metrics::event_published("http");
-        let keep = channel.kind().keeps_last_event().then_some((data, app.options.cache_ttl));
-        loop {
-            let found = if keep.is_some() { Some(self.room(app).open(channel)) } else { self.room(app).find(channel) };
-            let Some(found) = found else { return Ok(()) };
-            let frame = Frame::text(&server::event(event, channel, data));
-            match found.publish(&frame, except, keep, || {}).await {
-                Ok(()) => return Ok(()),
-                Err(NotPublished::Overloaded) => return Err(Overloaded),
-                Err(NotPublished::Gone) => {} // it was being taken out just now; there may be a new one
-            }
-        }
+        self.cluster.publish(app, event).await
     }
 
-    /// Lets a client into a channel and answers it.
+    /// Lets a client into a channel and answers it, at once or when the cluster knows it.
     ///
     /// # Errors
     /// The text says which limit the channel has reached.
@@ -133,22 +91,12 @@ impl Hub {
         name: &ChannelName,
         member: Option<MemberData>,
     ) -> Result<Subscription, Refused> {
-        let room = self.room(&client.app);
+        let room = self.node.room(&client.app);
         loop {
             let channel = room.open(name);
             let on_change = |change: &Change| {
-                if let Some(webhooks) = room.webhooks_of(name) {
-                    if change.occupancy {
-                        webhooks.entered(name, None);
-                    }
-                    if let Some(user) = &change.member {
-                        webhooks.entered(name, Some(user));
-                    }
-                    if change.cache_miss {
-                        webhooks.missed(name);
-                    }
-                }
-                room.count_later(&channel, change);
+                self.cluster.channel_changed(&client.app, name, change);
+                room.count_later(&channel, change.announce_count_at);
             };
             match channel.enter(client, member.clone(), on_change) {
                 Err(Refused::Gone) => {}
@@ -159,17 +107,10 @@ impl Hub {
 
     /// Takes a client out of a channel.
     pub fn unsubscribe(&self, client: &Client, subscription: &Subscription) {
-        let (channel, room) = (&subscription.channel, self.room(&client.app));
+        let (channel, room) = (&subscription.channel, self.node.room(&client.app));
         let on_change = |change: &Change| {
-            if let Some(webhooks) = room.webhooks_of(&channel.name) {
-                if let Some(user) = &change.member {
-                    webhooks.left(&channel.name, Some(user));
-                }
-                if change.occupancy {
-                    webhooks.left(&channel.name, None);
-                }
-            }
-            room.count_later(channel, change);
+            self.cluster.channel_changed(&client.app, &channel.name, change);
+            room.count_later(channel, change.announce_count_at);
         };
         if channel.leave(subscription, on_change) {
             room.remove(channel);
@@ -180,52 +121,54 @@ impl Hub {
     #[must_use]
     pub fn client_event(&self, client: &Client, subscription: &Subscription, event: &ClientEvent<'_>) -> Later {
         let (channel, user) = (Arc::clone(&subscription.channel), subscription.user.as_ref());
-        let frame = Frame::text(&server::client_event(&event.event, &channel.name, &event.data, user));
-        let webhooks =
-            self.room(&client.app).webhooks.clone().filter(|webhooks| webhooks.want(WebhookKind::ClientEvent));
-        let webhook = webhooks.map(|webhooks| {
-            let event = WebhookEvent::ClientEvent {
+        let text = server::client_event(&event.event, &channel.name, &event.data, user);
+        let webhooks = self.node.room(&client.app).webhooks.as_ref();
+        let webhook =
+            webhooks.filter(|webhooks| webhooks.want(WebhookKind::ClientEvent)).map(|_| WebhookEvent::ClientEvent {
                 channel: channel.name.clone(),
                 event: event.event.to_string(),
                 data: event.data.to_string(),
                 socket_id: client.socket_id,
                 user_id: user.cloned(),
-            };
-            (webhooks, event)
-        });
-        let sender = client.socket_id;
+            });
+        let (sender, app, cluster) = (client.socket_id, Arc::clone(&client.app), Arc::clone(&self.cluster));
         Box::pin(async move {
             metrics::event_published("client");
-            let report = || {
-                if let Some((webhooks, event)) = &webhook {
-                    webhooks.deliver(event);
-                }
-            };
-            if channel.publish(&frame, Some(sender), None, report).await.is_err() {
-                tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
-            }
+            cluster.client_event(&app, channel, text, sender, webhook).await;
         })
     }
 
     /// Adds a connection.
     pub fn connect(&self, client: &Arc<Client>) {
-        self.room(&client.app).clients.insert(client.socket_id, Arc::clone(client));
+        self.node.room(&client.app).clients.insert(client.socket_id, Arc::clone(client));
+        self.cluster.connections_changed(&client.app);
     }
 
     /// Takes a connection out.
     pub fn disconnect(&self, client: &Client) {
-        self.room(&client.app).clients.remove(&client.socket_id);
+        self.node.room(&client.app).clients.remove(&client.socket_id);
+        self.cluster.connections_changed(&client.app);
     }
 
-    /// The users signed in to the app.
-    #[must_use]
-    pub fn users(&self, app: &App) -> &Users {
-        &self.room(app).users
+    /// The client is the user from now on, and is told so, at once or when the cluster knows it.
+    pub fn sign_in(&self, client: &Arc<Client>, sign_in: SignIn<'_>) {
+        let changed = self.node.room(&client.app).users.sign_in(client, sign_in);
+        self.cluster.users_changed(&client.app, &changed);
     }
 
-    /// Ends every connection of a user, and returns when they have ended or after a second.
-    pub async fn terminate(&self, app: &App, user: &UserId) {
-        let clients = self.room(app).users.connections(user);
+    /// The client is nobody any more, and watches nobody.
+    pub fn sign_out(&self, client: &Client, user: &UserId, watched: &[UserId]) {
+        let changed = self.node.room(&client.app).users.sign_out(user, client, watched);
+        self.cluster.users_changed(&client.app, &changed);
+    }
+
+    /// Ends every connection of a user, and returns when those of this node have ended or after a second.
+    ///
+    /// # Errors
+    /// When other nodes could not be told.
+    pub async fn terminate(&self, app: &App, user: &UserId) -> Result<(), Unreachable> {
+        let told = self.cluster.terminate(app, user).await;
+        let clients = self.node.room(app).users.connections(user);
         clients.iter().for_each(|client| client.close(CloseReason::UserTerminated));
         let ended = async {
             for client in &clients {
@@ -234,128 +177,12 @@ impl Hub {
         };
         // Whoever takes longer is cut by its own connection's deadline; the caller need not wait for that.
         _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
+        told
     }
 
-    /// How many are on a channel.
-    #[must_use]
-    pub fn channel(&self, app: &App, name: &ChannelName) -> Occupancy {
-        let nobody = || Occupancy { subscription_count: 0, user_count: name.kind().is_presence().then_some(0) };
-        self.room(app).find(name).map_or_else(nobody, |channel| channel.occupancy())
-    }
-
-    /// The occupied channels whose names begin with `prefix`; server-to-user channels are never listed.
-    #[must_use]
-    pub fn channels(&self, app: &App, prefix: &str) -> Vec<(ChannelName, Occupancy)> {
-        let listed = |name: &ChannelName| name.kind() != ChannelKind::ServerToUser && name.as_str().starts_with(prefix);
-        let occupied = |channel: Arc<Channel>| {
-            let occupancy = channel.occupancy();
-            (occupancy.subscription_count > 0).then(|| (channel.name.clone(), occupancy))
-        };
-        self.room(app).all().into_iter().filter(|channel| listed(&channel.name)).filter_map(occupied).collect()
-    }
-
-    /// The members of a presence channel.
-    #[must_use]
-    pub fn members(&self, app: &App, name: &ChannelName) -> Vec<UserId> {
-        self.room(app).find(name).map(|channel| channel.members()).unwrap_or_default()
-    }
-
-    /// The event that a cache channel keeps.
-    #[must_use]
-    pub fn kept(&self, app: &App, name: &ChannelName) -> Option<Kept> {
-        self.room(app).find(name)?.kept()
-    }
-
-    /// Open connections of an app.
-    #[must_use]
-    pub fn connections(&self, app: &App) -> usize {
-        self.room(app).clients.len()
-    }
-
-    /// Open connections of all apps.
+    /// Open connections of all apps on this node.
     #[must_use]
     pub fn total_connections(&self) -> usize {
-        self.rooms.values().map(|room| room.clients.len()).sum()
-    }
-
-    /// How many channels and subscriptions an app has.
-    #[must_use]
-    pub fn census(&self, app: &App) -> Census {
-        let mut census = Census { subscriptions: 0, channels: ChannelKind::ALL.map(|kind| (kind, 0)).to_vec() };
-        for channel in self.room(app).all() {
-            let subscriptions = channel.occupancy().subscription_count;
-            census.subscriptions += subscriptions;
-            let kind = census.channels.iter_mut().find(|(kind, _)| *kind == channel.name.kind());
-            if let Some((_, channels)) = kind.filter(|_| subscriptions > 0) {
-                *channels += 1;
-            }
-        }
-        census
-    }
-
-    /// Every open connection.
-    #[must_use]
-    pub fn clients(&self) -> Vec<Arc<Client>> {
-        self.rooms.values().flat_map(|room| room.clients.iter().map(|entry| Arc::clone(&entry))).collect()
-    }
-
-    /// Forgets kept events whose time is over.
-    pub fn sweep(&self) {
-        let now = Instant::now();
-        for room in self.rooms.values() {
-            for channel in room.all() {
-                if channel.retire(now) {
-                    room.remove(&channel);
-                }
-            }
-        }
-    }
-}
-
-impl Room {
-    /// Who is told about the channel; nobody hears of what is sent to one user.
-    fn webhooks_of(&self, channel: &ChannelName) -> Option<&AppWebhooks> {
-        self.webhooks.as_deref().filter(|_| channel.kind() != ChannelKind::ServerToUser)
-    }
-
-    /// Puts the channel on the list of those whose number of subscriptions is announced, unless it is there already.
-    fn count_later(&self, channel: &Arc<Channel>, change: &Change) {
-        if let (Some(counts), Some(at)) = (&self.counts, change.announce_count_at) {
-            counts.add(at, Arc::clone(channel));
-        }
-    }
-
-    async fn announce_counts(&self) {
-        let Some(counts) = &self.counts else { return };
-        loop {
-            let channel = counts.next().await;
-            let Some(count) = channel.take_count() else { continue };
-            let frame = Frame::text(&server::subscription_count(&channel.name, count));
-            if channel.publish(&frame, None, None, || {}).await == Err(NotPublished::Overloaded) {
-                tracing::warn!(channel = %channel.name, "a subscription count reached some subscribers only: short of CPU");
-            }
-            if let Some(webhooks) = &self.webhooks {
-                webhooks.deliver(&WebhookEvent::SubscriptionCount { channel: channel.name.clone(), count });
-            }
-        }
-    }
-
-    fn find(&self, name: &ChannelName) -> Option<Arc<Channel>> {
-        self.channels.get(name).map(|entry| Arc::clone(&entry))
-    }
-
-    fn open(&self, name: &ChannelName) -> Arc<Channel> {
-        self.find(name).unwrap_or_else(|| {
-            let entry = self.channels.entry(name.clone()).or_insert_with(|| Arc::new(Channel::new(name.clone())));
-            Arc::clone(&entry)
-        })
-    }
-
-    fn all(&self) -> Vec<Arc<Channel>> {
-        self.channels.iter().map(|entry| Arc::clone(&entry)).collect()
-    }
-
-    fn remove(&self, gone: &Arc<Channel>) {
-        self.channels.remove_if(&gone.name, |_, channel| Arc::ptr_eq(channel, gone));
+        self.node.rooms().map(node::Room::connections).sum()
     }
 }

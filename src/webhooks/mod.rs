@@ -5,6 +5,7 @@
 //! [`receiver::Receiver`] that wants it. Always: reporting never waits, so no receiver slows a socket; per channel `occupied` and
 //! `vacated` alternate, and so do `member_added` and `member_removed` of a user.
 
+pub mod receipt;
 pub mod receiver;
 pub mod undelivered;
 
@@ -233,6 +234,35 @@ impl AppWebhooks {
             receiver.offer(event.channel().as_str(), Arc::clone(json), now_ms());
         }
     }
+
+    /// The addresses of the receivers that want an event.
+    #[must_use]
+    pub fn urls_for(&self, kind: WebhookKind, channel: &str) -> Vec<Arc<str>> {
+        self.receivers
+            .iter()
+            .filter(|receiver| receiver.wants_about(kind, channel))
+            .map(|receiver| receiver.address())
+            .collect()
+    }
+
+    /// Hands over an event.
+    pub fn hand_over(
+        &self,
+        id: &Arc<str>,
+        url: &str,
+        channel: &str,
+        json: Arc<str>,
+        time_ms: u64,
+        done: &Arc<receipt::DoneList>,
+    ) -> bool {
+        let Some(receiver) = self.receivers.iter().find(|receiver| &*receiver.address() == url) else { return false };
+        receiver.offer(channel, json, time_ms);
+        done.add(receipt::Done { id: Arc::clone(id), url: receiver.address() });
+        true
+    }
+
+    /// Forgets.
+    pub const fn forget_handed_over(&self) {}
 
     fn settle(&self, due: Due) {
         let mut transitions = self.transitions.lock();

@@ -169,7 +169,15 @@ impl Receiver {
         true
     }
 
-    fn wants_about(&self, kind: WebhookKind, channel: &str) -> bool {
+    /// Its address.
+    #[must_use]
+    pub fn address(&self) -> Arc<str> {
+        self.url.as_str().into()
+    }
+
+    /// Whether it wants.
+    #[must_use]
+    pub fn wants_about(&self, kind: WebhookKind, channel: &str) -> bool {
         self.wants_kind(kind)
             && channel.starts_with(&self.options.channel_prefix)
             && channel.ends_with(&self.options.channel_suffix)

@@ -13,8 +13,9 @@ use subtle::ConstantTimeEq as _;
 use super::body;
 use super::parameters::Parameters;
 use crate::apps::App;
+use crate::cluster::Metered;
 use crate::http::error::ApiError;
-use crate::limits::{Limiter, Refused};
+use crate::limits::Refused;
 use crate::metrics;
 use crate::parts::Parts;
 
@@ -141,7 +142,7 @@ impl FromRequest<Arc<Parts>> for Signed {
         let body = body::read(&head, body, limit, parts.config.server.request_timeout).await?;
         let parameters = authorized.with(&body).inspect_err(failed)?;
         if matches!(head.method, Method::GET | Method::HEAD) {
-            within("reading requests", app.reads.as_ref(), 1)?;
+            within(&parts, &app, Metered::Reads, 1).await?;
         }
         Ok(Self { app, head, parameters, body, values })
     }
@@ -164,10 +165,14 @@ fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, A
 ///
 /// # Errors
 /// When there are too many of them.
-pub(super) fn within(what: &'static str, limiter: Option<&Limiter>, cost: usize) -> Result<(), ApiError> {
-    let Some(limiter) = limiter else { return Ok(()) };
+pub(super) async fn within(parts: &Parts, app: &App, metered: Metered, cost: usize) -> Result<(), ApiError> {
+    let Some(limiter) = app.limiter(metered) else { return Ok(()) };
     let limit = limiter.limit;
-    limiter.admit(cost).map_err(|refused| match refused {
+    let what = match metered {
+        Metered::Events => "events",
+        Metered::Reads => "reading requests",
+    };
+    parts.hub.cluster.admit(app, metered, cost).await.map_err(|refused| match refused {
         Refused::For(wait) => ApiError::TooMany { what, limit, wait },
         Refused::Always => ApiError::Parameter(format!("{cost} {what} at once, {limit} a second are allowed")),
     })

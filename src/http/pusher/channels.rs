@@ -24,8 +24,7 @@ pub async fn list(State(parts): State<Arc<Parts>>, signed: Signed) -> Result<Ans
         let message = "`info` may ask for user_count only if `filter_by_prefix` begins with presence-";
         return Err(ApiError::Parameter(message.to_owned()));
     }
-    let mut channels = parts.hub.channels(&signed.app, prefix);
-    channels.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+    let channels = parts.hub.cluster.channels(&signed.app, prefix).await?;
     let counted = channels.iter().map(|(name, occupancy)| (name, counts(*occupancy, &info)));
     Ok(format!(r#"{{"channels":{}}}"#, keyed(counted)).into())
 }
@@ -43,11 +42,12 @@ pub async fn show(State(parts): State<Arc<Parts>>, signed: Signed) -> Result<Ans
     if info.has(Attribute::Cache) && !name.kind().keeps_last_event() {
         return Err(ApiError::Parameter("`info` may ask for cache of cache channels only".to_owned()));
     }
-    let occupancy = parts.hub.channel(&signed.app, &name);
+    let cluster = &parts.hub.cluster;
+    let occupancy = cluster.occupancy(&signed.app, &[&name]).await?.pop().unwrap_or_default();
     let mut members = vec![format!(r#""occupied":{}"#, occupancy.subscription_count > 0)];
     members.extend(count_members(occupancy, &info));
     if info.has(Attribute::Cache) {
-        let kept = parts.hub.kept(&signed.app, &name).map(|kept| {
+        let kept = cluster.kept(&signed.app, &name).await?.map(|kept| {
             let seconds = kept.ttl.as_secs() + u64::from(kept.ttl.subsec_nanos() > 0);
             format!(r#"{{"data":{},"ttl":{seconds}}}"#, kept.data)
         });
@@ -65,7 +65,7 @@ pub async fn users(State(parts): State<Arc<Parts>>, signed: Signed) -> Result<An
     if !name.kind().is_presence() {
         return Err(ApiError::Parameter("only presence channels have users".to_owned()));
     }
-    let users = parts.hub.members(&signed.app, &name);
+    let users = parts.hub.cluster.members(&signed.app, &name).await?;
     let users: Vec<String> = users.iter().map(|user| format!(r#"{{"id":{}}}"#, quoted(user.as_str()))).collect();
     Ok(format!(r#"{{"users":[{}]}}"#, users.join(",")).into())
 }

@@ -12,8 +12,11 @@ use super::Answer;
 use super::auth::{Signed, within};
 use super::channels::{counts, keyed};
 use super::parameters::{Info, Parameters, given};
+use crate::answers::Digest;
 use crate::apps::App;
+use crate::cluster::{self, Metered};
 use crate::http::error::ApiError;
+use crate::http::idempotency;
 use crate::hub::Hub;
 use crate::parts::Parts;
 
@@ -23,18 +26,20 @@ use crate::parts::Parts;
 /// When the request is not one, or the server cannot keep up.
 pub async fn trigger(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Answer, ApiError> {
     let (app, query) = (&signed.app, &signed.parameters);
-    within("events", app.events.as_ref(), 1)?;
+    within(&parts, app, Metered::Events, 1).await?;
     let [name, data, socket_id, info, channels, channel] =
         members(signed.json()?, ["name", "data", "socket_id", "info", "channels", "channel"])?;
     let event = Event::read(app, [name, data, socket_id, info], query)?;
     let channels = channels_of(app, channels, channel, query)?;
-    for channel in &channels {
-        event.publish(&parts.hub, app, channel).await?;
+    let once = idempotency::scope(&signed)?;
+    for (position, channel) in channels.iter().enumerate() {
+        event.publish(&parts.hub, app, channel, once.map(|scope| (scope, position))).await?;
     }
     if event.info.is_empty() {
         return Ok(Answer::EMPTY);
     }
-    let counted = channels.iter().map(|name| (name, counts(parts.hub.channel(app, name), &event.info)));
+    let occupancies = parts.hub.cluster.occupancy(app, &channels.iter().collect::<Vec<_>>()).await?;
+    let counted = channels.iter().zip(occupancies).map(|(name, occupancy)| (name, counts(occupancy, &event.info)));
     Ok(format!(r#"{{"channels":{}}}"#, keyed(counted)).into())
 }
 
@@ -51,20 +56,23 @@ pub async fn trigger_batch(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Ans
     if !(1..=limit).contains(&batch.len()) {
         return Err(ApiError::Parameter(format!("`batch` has {} events, 1 to {limit} are allowed", batch.len())));
     }
-    within("events", app.events.as_ref(), batch.len())?;
+    within(&parts, app, Metered::Events, batch.len()).await?;
     let no_query = Parameters::default();
     let mut events = Vec::with_capacity(batch.len());
     for (index, event) in batch.into_iter().enumerate() {
         let event = event_of_batch(app, event, &no_query);
         events.push(event.map_err(|error| ApiError::InBatch { index, error: Box::new(error) })?);
     }
-    for (event, channel) in &events {
-        event.publish(&parts.hub, app, channel).await?;
+    let once = idempotency::scope(&signed)?;
+    for (position, (event, channel)) in events.iter().enumerate() {
+        event.publish(&parts.hub, app, channel, once.map(|scope| (scope, position))).await?;
     }
     if events.iter().all(|(event, _)| event.info.is_empty()) {
         return Ok(Answer::EMPTY);
     }
-    let counted = events.iter().map(|(event, channel)| counts(parts.hub.channel(app, channel), &event.info));
+    let channels: Vec<&ChannelName> = events.iter().map(|(_, channel)| channel).collect();
+    let occupancies = parts.hub.cluster.occupancy(app, &channels).await?;
+    let counted = events.iter().zip(occupancies).map(|((event, _), occupancy)| counts(occupancy, &event.info));
     Ok(format!(r#"{{"batch":[{}]}}"#, counted.collect::<Vec<_>>().join(",")).into())
 }
 
@@ -99,8 +107,15 @@ impl<'a> Event<'a> {
         Ok(Self { name, data, except, info: info.unwrap_or_default() })
     }
 
-    async fn publish(&self, hub: &Hub, app: &App, channel: &ChannelName) -> Result<(), ApiError> {
-        Ok(hub.publish(app, channel, &self.name, &self.data, self.except).await?)
+    async fn publish(
+        &self,
+        hub: &Hub,
+        app: &App,
+        channel: &ChannelName,
+        once: Option<(Digest, usize)>,
+    ) -> Result<(), ApiError> {
+        let Self { name, data, except, .. } = self;
+        Ok(hub.publish(app, &cluster::Event { channel, name, data, except: *except, once }).await?)
     }
 }
 

@@ -74,7 +74,10 @@ where
 {
     post(async move |State(parts): State<Arc<Parts>>, signed: Signed| {
         let (tasks, signed) = (parts.connections.clone(), Arc::new(signed));
-        let work = async move { idempotency::once(&signed, endpoint(parts, Arc::clone(&signed))).await };
+        let work = async move {
+            let cluster = Arc::clone(&parts.hub.cluster);
+            idempotency::once(&*cluster, &signed, endpoint(parts, Arc::clone(&signed))).await
+        };
         finish::finish(tasks, work).await
     })
 }

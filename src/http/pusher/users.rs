@@ -14,18 +14,18 @@ use crate::parts::Parts;
 /// `POST /users/{user_id}/terminate_connections`: ends every connection of a user.
 ///
 /// # Errors
-/// When the id is none, or the body is neither empty nor an object.
+/// When the id is none, the body is neither empty nor an object, or other nodes cannot be told.
 pub async fn terminate(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Answer, ApiError> {
     let user = UserId::parse(signed.value("user_id"))?;
     let [] = members(signed.json()?, [])?;
-    parts.hub.terminate(&signed.app, &user).await;
+    parts.hub.terminate(&signed.app, &user).await?;
     Ok(Answer::EMPTY)
 }
 
 /// `GET /connections`: how many there are.
 ///
 /// # Errors
-/// None of its own.
+/// When the cluster cannot be asked.
 pub async fn connections(State(parts): State<Arc<Parts>>, signed: Signed) -> Result<Answer, ApiError> {
-    Ok(format!(r#"{{"connections":{}}}"#, parts.hub.connections(&signed.app)).into())
+    Ok(format!(r#"{{"connections":{}}}"#, parts.hub.cluster.connections(&signed.app).await?).into())
 }

@@ -1,0 +1,118 @@
+//! What crosses Redis: a version, a kind, a few fields parted by NUL, and for events the text of the frame as every subscriber gets it, so
+//! the receiving node parses no JSON. The scripts write the same (scripts/library.lua, scripts/publish.lua).
+
+use herald_protocol::{SocketId, UserId};
+
+use crate::hub::remote::Version;
+
+/// Format of all messages; others are not read.
+const VERSION: char = '1';
+
+/// A message of a node or a script.
+#[derive(Debug, PartialEq)]
+pub(super) enum Message<'a> {
+    /// An event of a channel.
+    Event {
+        /// The node that published it, and delivers it to its own clients.
+        origin: &'a str,
+        /// Who does not get it.
+        except: Option<SocketId>,
+        /// Of an event that is kept; else 0.
+        number: u64,
+        /// What subscribers get.
+        text: &'a str,
+    },
+    /// A change of a channel's members; who came has an info.
+    Member(Version, UserId, Option<&'a str>),
+    /// How many subscriptions a channel has.
+    Count(usize),
+    /// Whether a user is online.
+    Online(bool),
+    /// A user's connections have to end.
+    Terminate,
+    /// A node's sign of life to itself: when it was sent, in µs of its own clock.
+    Probe(u64),
+}
+
+/// Which node an event comes from and who does not get it; [`event`] and scripts/publish.lua put it in front.
+pub(super) fn header(origin: &str, except: Option<SocketId>) -> String {
+    let except = except.map(|socket| socket.to_string()).unwrap_or_default();
+    format!("{origin}\0{except}")
+}
+
+/// An event that nobody keeps.
+pub(super) fn event(header: &str, text: &str) -> String {
+    format!("{VERSION}E{header}\0{text}")
+}
+
+/// A user's connections have to end.
+pub(super) fn terminate() -> String {
+    format!("{VERSION}T")
+}
+
+/// A node's sign of life to itself.
+pub(super) fn probe(sent_us: u64) -> String {
+    format!("{VERSION}P{sent_us}")
+}
+
+impl<'a> Message<'a> {
+    /// `None` if it is none of ours, or of another version of Herald.
+    pub(super) fn read(text: &'a str) -> Option<Self> {
+        let text = text.strip_prefix(VERSION)?;
+        let kind = text.chars().next()?;
+        let rest = text.get(kind.len_utf8()..)?;
+        Some(match kind {
+            'E' => Self::event(rest, 0)?,
+            'K' => {
+                let (number, rest) = rest.split_once('\0')?;
+                Self::event(rest, number.parse().ok()?)?
+            }
+            'M' => {
+                let mut fields = rest.splitn(5, '\0');
+                let mut next = || fields.next();
+                let version = Version { epoch: next()?.parse().ok()?, seq: next()?.parse().ok()? };
+                let (sign, user, info) = (next()?, UserId::parse(next()?).ok()?, next()?);
+                Self::Member(version, user, (sign == "+").then_some(info))
+            }
+            'C' => Self::Count(rest.parse().ok()?),
+            'O' => Self::Online(true),
+            'F' => Self::Online(false),
+            'T' => Self::Terminate,
+            'P' => Self::Probe(rest.parse().ok()?),
+            _ => return None,
+        })
+    }
+
+    fn event(rest: &'a str, number: u64) -> Option<Self> {
+        let (origin, rest) = rest.split_once('\0')?;
+        let (except, text) = rest.split_once('\0')?;
+        let except = if except.is_empty() { None } else { Some(except.parse().ok()?) };
+        Some(Self::Event { origin, except, number, text })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let socket: SocketId = "1.2".parse().unwrap();
+        let (origin, text) = ("n", r#"{"event":"e","data":"\u0000"}"#);
+        for except in [None, Some(socket)] {
+            let written = event(&header(origin, except), text);
+            assert_eq!(Message::read(&written), Some(Message::Event { origin, except, number: 0, text }));
+        }
+        let kept = format!("1K17\0{}\0{text}", header(origin, None));
+        assert_eq!(Message::read(&kept), Some(Message::Event { origin, except: None, number: 17, text }));
+        let (version, user) = (Version { epoch: 5, seq: 6 }, UserId::parse("u").unwrap());
+        let added = Message::Member(version, user.clone(), Some(r#"{"a":1}"#));
+        assert_eq!(Message::read("1M5\x006\0+\0u\0{\"a\":1}"), Some(added));
+        assert_eq!(Message::read("1M5\x006\0-\0u\0"), Some(Message::Member(version, user, None)));
+        assert_eq!(Message::read(&probe(9)), Some(Message::Probe(9)));
+        assert_eq!(Message::read(&terminate()), Some(Message::Terminate));
+        for wrong in ["", "1", "2T", "1X", "1Mx\0\0\0\0", "1E", "1Cx", "\u{e9}T"] {
+            assert_eq!(Message::read(wrong), None, "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,475 @@
+//! What this node has, brought into Redis: which channels, users and connections have changed ([`Changes`]), what Redis is known to hold
+//! of them ([`Registry`]), and one line of work between the two.
+//!
+//! A change is only a name; what is told is how things stand when its turn comes, so many changes of one channel are one script, and the
+//! line is never longer than there are channels. Somebody who waits is told at once; numbers that nobody waits for go out every
+//! [`LAZY`]. What was sent and not acknowledged counts as neither known nor unknown: it is sent again, as news.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use futures_util::stream;
+use herald_protocol::webhook::WebhookEvent;
+use herald_protocol::{ChannelName, UserId};
+use indexmap::IndexSet;
+use parking_lot::Mutex;
+use redis::aio::PubSubSink;
+use redis::{RedisError, RedisResult};
+use tokio::sync::Notify;
+use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+
+use super::keys::Topic;
+use super::session::Ended;
+use super::{ANSWER, GRACE_MS, Link, Shared, is_counted};
+use crate::hub::Frame;
+use crate::hub::node::Room;
+use crate::hub::remote::{Confirmed, Heard, HeldUser, Version, Wanted};
+
+/// How long changes that nobody waits for are collected.
+const LAZY: Duration = Duration::from_millis(100);
+/// Channels that are told at once.
+const BATCH: usize = 512;
+/// How long a subscription in Redis outlives the last subscriber.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A channel of an app.
+pub(super) type ChannelKey = (String, ChannelName);
+/// A user of an app.
+pub(super) type UserKey = (String, UserId);
+
+/// What has changed and was not told yet.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    waiting: Mutex<Batch>,
+    urgent: Notify,
+    told: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Batch {
+    urgent: IndexSet<ChannelKey>,
+    lazy: IndexSet<ChannelKey>,
+    users: IndexSet<UserKey>,
+    apps: HashSet<String>,
+    is_in_work: bool,
+}
+
+impl Changes {
+    pub(super) fn channel(&self, app: &str, channel: &ChannelName, urgent: bool) {
+        let key = (app.to_owned(), channel.clone());
+        let waiting = &mut *self.waiting.lock();
+        if urgent {
+            waiting.lazy.swap_remove(&key);
+            waiting.urgent.insert(key);
+            self.urgent.notify_one();
+        } else if !waiting.urgent.contains(&key) {
+            waiting.lazy.insert(key);
+        }
+    }
+
+    pub(super) fn user(&self, app: &str, user: &UserId) {
+        self.waiting.lock().users.insert((app.to_owned(), user.clone()));
+        self.urgent.notify_one();
+    }
+
+    pub(super) fn connections(&self, app: &str) {
+        let apps = &mut self.waiting.lock().apps;
+        if !apps.contains(app) {
+            apps.insert(app.to_owned());
+        }
+    }
+
+    /// Returns when nothing is left to tell.
+    pub(super) async fn all_told(&self) {
+        loop {
+            let told = self.told.notified();
+            {
+                let waiting = self.waiting.lock();
+                let is_empty = waiting.urgent.is_empty()
+                    && waiting.lazy.is_empty()
+                    && waiting.users.is_empty()
+                    && waiting.apps.is_empty();
+                if is_empty && !waiting.is_in_work {
+                    return;
+                }
+            }
+            told.await;
+        }
+    }
+
+    /// What is urgent, as soon as something is; at each tick of the clock everything.
+    async fn next(&self, lazy: &mut Interval) -> Batch {
+        self.waiting.lock().is_in_work = false;
+        self.told.notify_waiters();
+        let everything = tokio::select! { biased;
+            _ = lazy.tick() => true,
+            () = self.urgent.notified() => false,
+        };
+        let waiting = &mut *self.waiting.lock();
+        waiting.is_in_work = true;
+        let mut batch = Batch::default();
+        take(&mut waiting.urgent, &mut batch.urgent);
+        take(&mut waiting.users, &mut batch.users);
+        if everything {
+            take(&mut waiting.lazy, &mut batch.urgent);
+            batch.apps = std::mem::take(&mut waiting.apps);
+        }
+        if !waiting.urgent.is_empty() || !waiting.users.is_empty() {
+            self.urgent.notify_one();
+        }
+        batch
+    }
+
+    /// What has changed, while nobody can be told.
+    pub(super) async fn next_alone(&self) -> (Vec<ChannelKey>, Vec<UserKey>) {
+        self.urgent.notified().await;
+        let waiting = &mut *self.waiting.lock();
+        (waiting.urgent.drain(..).collect(), waiting.users.drain(..).collect())
+    }
+}
+
+fn take<T: std::hash::Hash + Eq>(from: &mut IndexSet<T>, into: &mut IndexSet<T>) {
+    let most = from.len().min(BATCH);
+    into.extend(from.drain(..most));
+}
+
+/// What Redis is known to hold under this node's id.
+#[derive(Debug, Default)]
+pub(super) struct Registry {
+    channels: HashMap<ChannelKey, Held>,
+    users: HashMap<UserKey, usize>,
+    subscribed: HashSet<Topic>,
+    lingering: VecDeque<(Instant, Topic)>,
+    /// Channels whose members are read again once all nodes had time to register.
+    doubtful: VecDeque<(Instant, ChannelKey)>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    count: usize,
+    /// Whether the count was acknowledged.
+    is_sure: bool,
+    users: HashMap<UserId, HeldUser>,
+}
+
+/// The answer of scripts/channel.lua: epoch, seq, refused users, members, kept event (number, frame, ms left).
+type Answer = (u64, u64, Vec<String>, Option<HashMap<String, String>>, Option<(u64, String, i64)>);
+
+impl Registry {
+    /// Everything that it held was taken out of Redis, and others were told.
+    pub(super) fn forget(&mut self) {
+        self.channels.clear();
+        self.users.clear();
+    }
+
+    /// Registers what Redis had acknowledged before, without telling anybody.
+    pub(super) async fn register(&mut self, shared: &Shared, link: &Link) -> Result<(), Ended> {
+        self.subscribed.clear();
+        self.lingering.clear();
+        let again = self.channels.iter().filter(|(_, held)| held.is_sure && held.count > 0);
+        let calls = again.map(|((app, channel), held)| {
+            let sure = held.users.iter().filter(|(_, user)| user.is_sure);
+            let users = sure.map(|(user, held)| (user.clone(), held.connections, held.info.clone())).collect();
+            let wanted = Wanted { count: held.count, users, ..Wanted::default() };
+            async move {
+                let Some(room) = shared.node.room_of(app) else { return Ok(()) };
+                tell(shared, link, room, channel, &wanted, true).await.map(|_| ())
+            }
+        });
+        let calls: Vec<_> = calls.collect();
+        let mut told = stream::iter(calls).buffer_unordered(BATCH);
+        while let Some(done) = told.next().await {
+            done.map_err(ended)?;
+        }
+        Ok(())
+    }
+
+    /// Notes everything that is here, and everything that Redis may hold, as changed.
+    pub(super) fn note_everything(&self, shared: &Shared) {
+        for room in shared.node.rooms() {
+            let app = room.app.id();
+            room.channels().iter().for_each(|channel| shared.changes.channel(app, &channel.name, true));
+            room.users.of_interest().iter().for_each(|user| shared.changes.user(app, user));
+            shared.changes.connections(app);
+        }
+        self.channels.keys().for_each(|(app, channel)| shared.changes.channel(app, channel, true));
+        self.users.keys().for_each(|(app, user)| shared.changes.user(app, user));
+    }
+
+    /// Tells Redis what changes, until that fails.
+    pub(super) async fn keep_up(&mut self, shared: &Shared, link: &Link, mut sink: PubSubSink) -> Ended {
+        let mut lazy = tokio::time::interval(LAZY);
+        lazy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let batch = shared.changes.next(&mut lazy).await;
+            let told = async {
+                self.subscribe(shared, &sink, &batch).await?;
+                self.tell_channels(shared, link, &batch.urgent).await?;
+                self.tell_users(shared, link, &batch.users).await?;
+                tell_connections(shared, link, &batch.apps).await?;
+                self.unsubscribe(shared, &mut sink).await
+            };
+            if let Err(ended) = told.await {
+                return ended;
+            }
+            self.look_again(shared);
+        }
+    }
+
+    /// Subscribes in Redis to what this node's clients want, before anybody is counted: nothing is missed from then on.
+    async fn subscribe(&mut self, shared: &Shared, sink: &PubSubSink, batch: &Batch) -> Result<(), Ended> {
+        let is_here =
+            |(app, channel): &&ChannelKey| shared.node.room_of(app).is_some_and(|room| room.find(channel).is_some());
+        let is_of_interest = |(app, user): &&UserKey| {
+            shared.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
+        };
+        let channels = batch.urgent.iter().filter(is_here).map(|(app, name)| Topic::Channel(app.clone(), name.clone()));
+        let users = batch.users.iter().filter(is_of_interest).map(|(app, user)| Topic::User(app.clone(), user.clone()));
+        let new: Vec<Topic> = channels.chain(users).filter(|topic| !self.subscribed.contains(topic)).collect();
+        // One name a command: of several the client library takes the further confirmations for answers to others.
+        let all = join_all(new.iter().map(|topic| {
+            let (mut sink, name) = (sink.clone(), shared.keys.topic(topic));
+            async move { sink.subscribe(name).await }
+        }));
+        for done in timeout(ANSWER, all).await.map_err(|_| Ended::TimedOut)? {
+            done?;
+        }
+        self.subscribed.extend(new);
+        Ok(())
+    }
+
+    async fn tell_channels(
+        &mut self,
+        shared: &Shared,
+        link: &Link,
+        channels: &IndexSet<ChannelKey>,
+    ) -> Result<(), Ended> {
+        let mut calls = Vec::with_capacity(channels.len());
+        for key in channels {
+            let (app, name) = key;
+            let Some(room) = shared.node.room_of(app) else { continue };
+            let found = room.find(name);
+            if !is_counted(name) {
+                if let Some(channel) = found {
+                    let number = channel.wanted(&HashMap::new()).number;
+                    _ = channel.confirm(number, Confirmed::nothing(), Duration::ZERO, || {});
+                } else {
+                    self.lingering.push_back((Instant::now() + LINGER, Topic::Channel(app.clone(), name.clone())));
+                }
+                continue;
+            }
+            let held = self.channels.entry(key.clone()).or_default();
+            let wanted = match &found {
+                Some(channel) => channel.wanted(&held.users),
+                None => {
+                    let gone = held.users.keys().map(|user| (user.clone(), 0, Box::default()));
+                    Wanted { users: gone.collect(), ..Wanted::default() }
+                }
+            };
+            held.will_be(&wanted);
+            calls.push(async move {
+                let answer = tell(shared, link, room, name, &wanted, false).await;
+                (key, room, found, wanted, answer)
+            });
+        }
+        for (key, room, found, wanted, answer) in join_all(calls).await {
+            let confirmed = confirmed(answer.map_err(ended)?);
+            let held = self.channels.entry(key.clone()).or_default();
+            held.is(&wanted, &confirmed.refused);
+            if held.count == 0 && held.users.is_empty() {
+                self.channels.remove(key);
+            }
+            let Some(channel) = found else {
+                self.lingering.push_back((Instant::now() + LINGER, Topic::Channel(key.0.clone(), key.1.clone())));
+                continue;
+            };
+            if !confirmed.refused.is_empty() {
+                shared.changes.channel(&key.0, &key.1, true); // those are counted no more
+            }
+            let mut missed = false;
+            let patience = shared.options.node_timeout;
+            match channel.confirm(wanted.number, confirmed, patience, || missed = true) {
+                Heard::Current => {}
+                Heard::Stale => shared.changes.channel(&key.0, &key.1, true),
+                Heard::Doubtful => self.doubtful.push_back((Instant::now() + patience, key.clone())),
+            }
+            if missed && room.webhooks_of(&key.1).is_some() {
+                let event = WebhookEvent::CacheMiss { channel: key.1.clone() };
+                if let Err(error) = shared.report(&room.app, &event).await {
+                    tracing::warn!(channel = %key.1, %error, "an empty cache is not reported");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn tell_users(&mut self, shared: &Shared, link: &Link, users: &IndexSet<UserKey>) -> Result<(), Ended> {
+        let calls = users.iter().filter_map(|key| {
+            let (app, user) = key;
+            let room = shared.node.room_of(app)?;
+            let wanted = room.users.wanted(user);
+            let is_held = self.users.contains_key(key);
+            // Somebody who is only watched is asked about, not counted.
+            let count =
+                if wanted.connections > 0 || is_held { wanted.connections.to_string() } else { "-1".to_owned() };
+            if wanted.connections > 0 {
+                self.users.insert(key.clone(), wanted.connections);
+            }
+            Some(async move {
+                let told = shared.script::<u8>(link, &shared.scripts.user, |call| {
+                    call.arg(&link.node).arg(app).arg(user.as_str()).arg(count).arg(GRACE_MS);
+                });
+                (key, room, wanted, told.await)
+            })
+        });
+        let calls: Vec<_> = calls.collect();
+        for (key, room, wanted, online) in join_all(calls).await {
+            let online = online.map_err(ended)?;
+            if wanted.connections == 0 {
+                self.users.remove(key);
+            }
+            if wanted.is_of_interest {
+                room.users.confirm(&key.1, wanted.number, online == 1);
+            } else {
+                self.lingering.push_back((Instant::now() + LINGER, Topic::User(key.0.clone(), key.1.clone())));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends subscriptions in Redis that nobody has wanted for a while.
+    async fn unsubscribe(&mut self, shared: &Shared, sink: &mut PubSubSink) -> Result<(), Ended> {
+        let now = Instant::now();
+        let mut unwanted = Vec::new();
+        while let Some((at, topic)) = self.lingering.pop_front() {
+            if at > now {
+                self.lingering.push_front((at, topic));
+                break;
+            }
+            let is_wanted = match &topic {
+                Topic::Channel(app, channel) => {
+                    shared.node.room_of(app).is_some_and(|room| room.find(channel).is_some())
+                }
+                Topic::User(app, user) => {
+                    shared.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
+                }
+                Topic::Node(_) => true,
+            };
+            if !is_wanted && self.subscribed.remove(&topic) {
+                unwanted.push(shared.keys.topic(&topic));
+            }
+        }
+        let all = join_all(unwanted.into_iter().map(|name| {
+            let mut sink = sink.clone();
+            async move { sink.unsubscribe(name).await }
+        }));
+        for done in timeout(ANSWER, all).await.map_err(|_| Ended::TimedOut)? {
+            done?;
+        }
+        Ok(())
+    }
+
+    fn look_again(&mut self, shared: &Shared) {
+        let now = Instant::now();
+        while let Some((_, (app, channel))) = self.doubtful.pop_front_if(|(at, _)| *at <= now) {
+            if let Some(found) = shared.node.room_of(&app).and_then(|room| room.find(&channel)) {
+                found.doubt();
+                shared.changes.channel(&app, &channel, true);
+            }
+        }
+    }
+}
+
+impl Held {
+    /// This is being told: until it is acknowledged it may be known or not.
+    fn will_be(&mut self, wanted: &Wanted) {
+        self.is_sure &= self.count == wanted.count;
+        self.count = self.count.max(wanted.count);
+        for (user, connections, info) in &wanted.users {
+            let held = self.users.entry(user.clone()).or_insert_with(|| HeldUser {
+                connections: *connections,
+                info: info.clone(),
+                is_sure: false,
+            });
+            held.is_sure = false;
+        }
+    }
+
+    /// It was acknowledged.
+    fn is(&mut self, wanted: &Wanted, refused: &HashSet<UserId>) {
+        self.is_sure = true;
+        self.count = wanted.count;
+        for (user, connections, info) in &wanted.users {
+            if *connections == 0 || refused.contains(user) {
+                self.users.remove(user);
+            } else {
+                let held = HeldUser { connections: *connections, info: info.clone(), is_sure: true };
+                self.users.insert(user.clone(), held);
+            }
+        }
+    }
+}
+
+/// One call of scripts/channel.lua.
+async fn tell(
+    shared: &Shared,
+    link: &Link,
+    room: &Room,
+    channel: &ChannelName,
+    wanted: &Wanted,
+    quietly: bool,
+) -> RedisResult<Answer> {
+    let is_presence = channel.kind().is_presence();
+    let options: String = [
+        ('h', room.webhooks_of(channel).is_some()),
+        ('q', quietly),
+        ('p', is_presence),
+        ('l', wanted.list),
+        ('c', room.app.options.subscription_count && !is_presence && !quietly),
+        ('k', wanted.kept),
+    ]
+    .into_iter()
+    .filter_map(|(letter, is_set)| is_set.then_some(letter))
+    .collect();
+    shared
+        .script(link, &shared.scripts.channel, |call| {
+            call.arg(&link.node).arg(room.app.id()).arg(channel.as_str()).arg(wanted.count).arg(options);
+            call.arg(room.app.limits().presence_members).arg(GRACE_MS);
+            for (user, connections, info) in &wanted.users {
+                call.arg(user.as_str()).arg(*connections).arg(&**info);
+            }
+        })
+        .await
+}
+
+fn confirmed((epoch, seq, refused, list, kept): Answer) -> Confirmed {
+    let user = |id: &String| UserId::parse(id).ok();
+    Confirmed {
+        version: Version { epoch, seq },
+        refused: refused.iter().filter_map(user).collect(),
+        list: list
+            .map(|list| list.into_iter().filter_map(|(id, info)| Some((user(&id)?, info.into_boxed_str()))).collect()),
+        kept: kept.map(|(number, frame, ttl_ms)| {
+            (number, Frame::text(&frame), Duration::from_millis(u64::try_from(ttl_ms).unwrap_or_default()))
+        }),
+    }
+}
+
+async fn tell_connections(shared: &Shared, link: &Link, apps: &HashSet<String>) -> Result<(), Ended> {
+    let calls = apps.iter().filter_map(|app| shared.node.room_of(app)).map(|room| {
+        shared.script::<u8>(link, &shared.scripts.connections, |call| {
+            call.arg(&link.node).arg(room.app.id()).arg(room.app.connections()).arg(-1);
+        })
+    });
+    for told in join_all(calls).await {
+        told.map_err(ended)?;
+    }
+    Ok(())
+}
+
+/// What a failed call means for the session.
+pub(super) fn ended(error: RedisError) -> Ended {
+    if error.code() == Some("FENCED") { Ended::TakenOut } else { Ended::Redis(error) }
+}

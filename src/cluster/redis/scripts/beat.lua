@@ -1,0 +1,27 @@
+-- A node's sign of life. Whoever finds the bucket without an owner becomes it; the owner marks silent nodes for the reaper.
+-- KEYS: nodes. ARGV: node, 1 to be let in or 0, node time-out in ms, lease in ms.
+-- Returns: epoch of this Redis's data, 1 if the node is in the cluster, 1 if it owns the bucket, nodes that have to be reaped.
+local node, joining, timeout_ms, lease_ms = ARGV[1], ARGV[2] == '1', tonumber(ARGV[3]), tonumber(ARGV[4])
+local now = now_us()
+redis.call('SET', key('epoch'), integer(now), 'NX')
+local epoch = redis.call('GET', key('epoch'))
+if joining then
+    redis.call('ZADD', KEYS[1], integer(now), node)
+elseif redis.call('ZSCORE', KEYS[1], node) then
+    redis.call('ZADD', KEYS[1], 'XX', integer(now), node)
+else
+    return { epoch, 0, 0, {} }
+end
+local owner = redis.call('GET', key('owner'))
+if not owner then
+    redis.call('SET', key('owner'), node, 'PX', lease_ms)
+elseif owner == node then
+    redis.call('PEXPIRE', key('owner'), lease_ms)
+else
+    return { epoch, 1, 0, {} }
+end
+for _, silent in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(now - timeout_ms * 1000))) do
+    redis.call('ZREM', KEYS[1], silent)
+    redis.call('SADD', key('reaping'), silent)
+end
+return { epoch, 1, 1, redis.call('SMEMBERS', key('reaping')) }

@@ -1,0 +1,22 @@
+-- Publishes an event that a cache channel keeps, or that must not be published twice.
+-- KEYS: nodes. ARGV: app, channel, header (node NUL excluded socket), frame, ms to keep it (0: not), key of the request or '', field.
+-- Returns the number of a kept event, or 0; -1 if it was published before.
+local app, channel, header, frame, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+if ARGV[6] ~= '' then
+    local once = key('once', app, ARGV[6])
+    if redis.call('HSETNX', once, ARGV[7], '1') == 0 then
+        return '-1'
+    end
+    redis.call('PEXPIRE', once, 600000)
+end
+if ttl_ms == 0 then
+    redis.call('PUBLISH', key('ch', app, channel), '1E' .. header .. NUL .. frame)
+    return '0'
+end
+local cache = key('ch', app, channel, 'cache')
+local last = tonumber(redis.call('HGET', cache, 'number') or '0')
+local number = integer(math.max(now_us(), last + 1))
+redis.call('HSET', cache, 'number', number, 'frame', frame)
+redis.call('PEXPIRE', cache, ttl_ms)
+redis.call('PUBLISH', key('ch', app, channel), '1K' .. number .. NUL .. header .. NUL .. frame)
+return number

@@ -1,0 +1,207 @@
+//! What is on this node: each app's connections, channels and signed-in users. The hub and the cluster's implementations stand on it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use dashmap::DashMap;
+use herald_protocol::webhook::WebhookEvent;
+use herald_protocol::{ChannelKind, ChannelName, SocketId, server};
+
+use super::channel::{Channel, Keep, NotPublished};
+use super::client::Client;
+use super::frame::Frame;
+use super::remote::Remote;
+use super::users::Users;
+use super::{Census, Overloaded};
+use crate::apps::{App, Apps};
+use crate::due::DueList;
+use crate::webhooks::{AppWebhooks, Webhooks};
+
+/// See the module.
+#[derive(Debug)]
+pub struct Node {
+    rooms: HashMap<String, Room>,
+    /// Whether the channels are a cluster's.
+    in_cluster: bool,
+}
+
+/// What one app has on this node.
+#[derive(Debug)]
+pub struct Room {
+    /// Whose it is.
+    pub app: Arc<App>,
+    channels: DashMap<ChannelName, Arc<Channel>>,
+    pub(super) clients: DashMap<SocketId, Arc<Client>>,
+    /// Who is signed in.
+    pub users: Users,
+    /// Who is told what happens.
+    pub webhooks: Option<Arc<AppWebhooks>>,
+    in_cluster: bool,
+    /// Channels whose number of subscriptions has to be announced, where this node is alone.
+    counts: Option<DueList<Arc<Channel>>>,
+}
+
+impl Node {
+    /// Nobody yet, for these apps.
+    #[must_use]
+    pub fn new(apps: &Apps, webhooks: &Webhooks, in_cluster: bool) -> Self {
+        let room = |app: &Arc<App>| Room {
+            app: Arc::clone(app),
+            channels: DashMap::new(),
+            clients: DashMap::new(),
+            users: Users::new(in_cluster),
+            webhooks: webhooks.of(app),
+            in_cluster,
+            counts: (app.options.subscription_count && !in_cluster).then(DueList::default),
+        };
+        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect(), in_cluster }
+    }
+
+    /// Whether the channels are a cluster's.
+    #[must_use]
+    pub const fn in_cluster(&self) -> bool {
+        self.in_cluster
+    }
+
+    /// What an app has here.
+    #[must_use]
+    pub fn room(&self, app: &App) -> &Room {
+        &self.rooms[app.id()]
+    }
+
+    /// The same by the app's id, which another node may have sent.
+    #[must_use]
+    pub fn room_of(&self, app: &str) -> Option<&Room> {
+        self.rooms.get(app)
+    }
+
+    /// Every app's.
+    pub fn rooms(&self) -> impl Iterator<Item = &Room> {
+        self.rooms.values()
+    }
+
+    /// Every open connection.
+    #[must_use]
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.rooms().flat_map(|room| room.clients.iter().map(|entry| Arc::clone(&entry))).collect()
+    }
+
+    /// Forgets kept events whose time is over.
+    pub fn sweep(&self) {
+        let now = Instant::now();
+        for room in self.rooms() {
+            for channel in room.channels() {
+                if channel.retire(now) {
+                    room.remove(&channel);
+                }
+            }
+        }
+    }
+}
+
+impl Room {
+    /// The channel, if there is anybody or anything.
+    #[must_use]
+    pub fn find(&self, name: &ChannelName) -> Option<Arc<Channel>> {
+        self.channels.get(name).map(|entry| Arc::clone(&entry))
+    }
+
+    /// The channel, new if need be.
+    #[must_use]
+    pub fn open(&self, name: &ChannelName) -> Arc<Channel> {
+        self.find(name).unwrap_or_else(|| {
+            let remote = || self.in_cluster.then(|| Box::new(Remote::default()));
+            let new = || Arc::new(Channel::new(name.clone(), remote()));
+            Arc::clone(&self.channels.entry(name.clone()).or_insert_with(new))
+        })
+    }
+
+    /// Every channel.
+    #[must_use]
+    pub fn channels(&self) -> Vec<Arc<Channel>> {
+        self.channels.iter().map(|entry| Arc::clone(&entry)).collect()
+    }
+
+    pub(super) fn remove(&self, gone: &Arc<Channel>) {
+        self.channels.remove_if(&gone.name, |_, channel| Arc::ptr_eq(channel, gone));
+    }
+
+    /// Open connections.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.clients.len()
+    }
+
+    /// Who is told about the channel; nobody hears of what is sent to one user.
+    #[must_use]
+    pub fn webhooks_of(&self, channel: &ChannelName) -> Option<&AppWebhooks> {
+        self.webhooks.as_deref().filter(|_| channel.kind() != ChannelKind::ServerToUser)
+    }
+
+    /// Fans an event out to this node's subscribers of a channel, but `except`; `frame` is asked for only if there is anybody.
+    ///
+    /// # Errors
+    /// [`Overloaded`] when some subscriber's queue had no room in time through no fault of its reader.
+    pub async fn fan_out(
+        &self,
+        channel: &ChannelName,
+        frame: impl Fn() -> Frame,
+        except: Option<SocketId>,
+        keep: Option<Keep<'_>>,
+    ) -> Result<(), Overloaded> {
+        loop {
+            // Alone, this node is where the event is kept, whether or not there is anybody.
+            let opens = keep.is_some() && !self.in_cluster;
+            let found = if opens { Some(self.open(channel)) } else { self.find(channel) };
+            let Some(found) = found else { return Ok(()) };
+            match found.publish(&frame(), except, keep, || {}).await {
+                Ok(()) => return Ok(()),
+                Err(NotPublished::Overloaded) => return Err(Overloaded),
+                Err(NotPublished::Gone) => {} // it was being taken out just now; there may be a new one
+            }
+        }
+    }
+
+    /// Puts the channel on the list of those whose number of subscriptions is announced, unless it is there already.
+    pub(super) fn count_later(&self, channel: &Arc<Channel>, at: Option<Instant>) {
+        if let (Some(counts), Some(at)) = (&self.counts, at) {
+            counts.add(at, Arc::clone(channel));
+        }
+    }
+
+    pub(super) async fn announce_counts(&self) {
+        let Some(counts) = &self.counts else { return };
+        loop {
+            let channel = counts.next().await;
+            let Some(count) = channel.take_count() else { continue };
+            tell_count(&channel, count).await;
+            if let Some(webhooks) = &self.webhooks {
+                webhooks.deliver(&WebhookEvent::SubscriptionCount { channel: channel.name.clone(), count });
+            }
+        }
+    }
+
+    /// How many channels and subscriptions there are.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let mut census = Census { subscriptions: 0, channels: ChannelKind::ALL.map(|kind| (kind, 0)).to_vec() };
+        for channel in self.channels() {
+            let subscriptions = channel.occupancy().subscription_count;
+            census.subscriptions += subscriptions;
+            let kind = census.channels.iter_mut().find(|(kind, _)| *kind == channel.name.kind());
+            if let Some((_, channels)) = kind.filter(|_| subscriptions > 0) {
+                *channels += 1;
+            }
+        }
+        census
+    }
+}
+
+/// Tells this node's subscribers of a channel how many there are.
+pub async fn tell_count(channel: &Channel, count: usize) {
+    let frame = Frame::text(&server::subscription_count(&channel.name, count));
+    if channel.publish(&frame, None, None, || {}).await == Err(NotPublished::Overloaded) {
+        tracing::warn!(channel = %channel.name, "a subscription count reached some subscribers only: short of CPU");
+    }
+}
