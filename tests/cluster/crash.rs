@@ -44,8 +44,7 @@ async fn two_hundred_members_of_a_node_that_dies_leave_once_each() {
     let events = "events = [\"channel_vacated\", \"member_removed\"]";
     let config = format!("{defaults}\n[[apps]]\n{}", receiver.section(events));
     let mut nodes = Nodes::start(&redis.url(), 3, &config).await;
-    let mut observers =
-        [Observer::join(&nodes[1], ROOM, "ann").await, Observer::join(&nodes[2], ROOM, "bob").await];
+    let mut observers = [Observer::join(&nodes[1], ROOM, "ann").await, Observer::join(&nodes[2], ROOM, "bob").await];
     let users: Vec<String> = (0..CROWD).map(|number| format!("user-{number:03}")).collect();
     let crowd = join_all(users.iter().map(|user| member(&nodes[0], user))).await;
     let _tab = member(&nodes[1], "user-000").await; // one of them has a tab elsewhere, and stays
@@ -138,7 +137,11 @@ async fn a_node_that_slept_too_long_comes_back_with_all_it_has() {
         let count = json!({ "channels": { "news": { "subscription_count": 1 } } });
         nodes.until_all_say("/channels", &[("filter_by_prefix", "news"), ("info", "subscription_count")], &count).await;
         nodes[1].trigger("news", "after", round.to_string()).await;
-        assert_eq!(plain.expect("after").await.data(), round.to_string(), "what it missed asleep is lost, not repeated");
+        assert_eq!(
+            plain.expect("after").await.data(),
+            round.to_string(),
+            "what it missed asleep is lost, not repeated"
+        );
         cid.close().await;
         ann.until(["ann", "bob"]).await;
         bob.until(["ann", "bob"]).await;
@@ -169,7 +172,10 @@ async fn a_node_that_slept_a_little_has_lost_nothing() {
     ann.until(["ann", "bob"]).await;
     ann.catch_up(&nodes[1]).await;
     bob.catch_up(&nodes[0]).await;
-    assert_eq!((ann.told(), bob.told()), (vec!["+cid".to_owned(), "-cid".to_owned()], vec!["+cid".into(), "-cid".into()]));
+    assert_eq!(
+        (ann.told(), bob.told()),
+        (vec!["+cid".to_owned(), "-cid".to_owned()], vec!["+cid".into(), "-cid".into()])
+    );
     assert_eq!(nodes.sum([0, 1], REAPED).await, 0);
 }
 

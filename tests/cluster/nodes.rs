@@ -176,7 +176,8 @@ pub(crate) async fn refusal(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("herald.toml");
     let apps = "\n[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
-    std::fs::write(&file, format!("server.listen = \"127.0.0.1:0\"\nmetrics.listen = \"off\"\n{config}{apps}")).unwrap();
+    std::fs::write(&file, format!("server.listen = \"127.0.0.1:0\"\nmetrics.listen = \"off\"\n{config}{apps}"))
+        .unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
     command.env_clear().env("HERALD_CONFIG", &file).current_dir(folder.path());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

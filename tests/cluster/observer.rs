@@ -34,7 +34,11 @@ impl Observer {
                 self.told.push(format!("+{}", user()));
             }
             "pusher_internal:member_removed" => {
-                assert!(self.list.remove(&user()), "told that somebody left who is not there: {}; {self:?}", event.text);
+                assert!(
+                    self.list.remove(&user()),
+                    "told that somebody left who is not there: {}; {self:?}",
+                    event.text
+                );
                 self.told.push(format!("-{}", user()));
             }
             _ => {}

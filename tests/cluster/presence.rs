@@ -35,7 +35,13 @@ async fn a_user_with_tabs_on_three_nodes_is_one_member() {
     nodes.until_members_are(ROOM, &["ann", "bob", "cid", "dan"]).await;
     let last = tabs.pop().unwrap();
     join_all(tabs.into_iter().map(Client::close)).await;
-    nodes.until_all_say("/channels/presence-room", &[("info", "subscription_count")], &json!({ "occupied": true, "subscription_count": 4 })).await;
+    nodes
+        .until_all_say(
+            "/channels/presence-room",
+            &[("info", "subscription_count")],
+            &json!({ "occupied": true, "subscription_count": 4 }),
+        )
+        .await;
     for (position, observer) in observers.iter_mut().enumerate() {
         observer.catch_up(&nodes[(position + 1) % 3]).await;
         assert_eq!(observer.told(), ["+dan"], "came once, and is still there");

@@ -118,3 +118,31 @@ async fn pump(
         }
     }
 }
+
+/// What the tests of a broken wire stand on.
+#[tokio::test]
+async fn the_wire_is_as_it_was_told_to_be() {
+    let redis = crate::redis::Redis::start();
+    let proxy = Proxy::to(&redis.address()).await;
+    let mut answer = [0; 7];
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(b"PING\r\n").await.unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+    for way in [Way::Stalled, Way::StalledToRedis, Way::StalledToNode] {
+        proxy.set(way);
+        stream.write_all(b"PING\r\n").await.unwrap();
+        let early = tokio::time::timeout(std::time::Duration::from_millis(50), stream.read_exact(&mut answer));
+        assert!(early.await.is_err(), "{way:?} lets nothing come back");
+        proxy.set(Way::Open);
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"+PONG\r\n", "late, and whole");
+    }
+    proxy.set(Way::Cut);
+    assert!(matches!(stream.read(&mut answer).await, Ok(0) | Err(_)));
+    let mut refused = TcpStream::connect(proxy.address).await.unwrap();
+    assert!(matches!(refused.read(&mut answer).await, Ok(0) | Err(_)));
+    proxy.set(Way::Open);
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(b"PING\r\n").await.unwrap();
+    stream.read_exact(&mut answer).await.unwrap();
+}

@@ -176,3 +176,12 @@ fn spawn(folder: &std::path::Path, port: u16, access: Access) -> Child {
     command.arg(&file).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("redis-server is installed")
 }
+
+#[test]
+fn each_kind_of_redis_starts_dies_and_comes_back_empty() {
+    for mut redis in [Redis::start(), Redis::with_user("herald", "s3cret/pass+word:@"), Redis::with_tls()] {
+        assert_eq!(redis.cli(&["SET", "key", "value"]), "OK", "{redis:?}");
+        redis.restart();
+        assert_eq!(redis.cli(&["DBSIZE"]), "0", "{redis:?}");
+    }
+}
