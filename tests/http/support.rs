@@ -38,7 +38,12 @@ impl Herald {
     pub(crate) fn with(server: &str, app: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("herald.toml");
-        let config = format!("[server]\nlisten = \"127.0.0.1:0\"\n{server}\n[[apps]]\n{APP}\n{app}\n");
+        let mut config = format!("[server]\nlisten = \"127.0.0.1:0\"\n{server}\n[[apps]]\n{APP}\n{app}\n");
+        // The same tests are run over Redis, each in a part of its own.
+        if let Ok(url) = std::env::var("HERALD_TEST_REDIS_URL") {
+            let prefix = directory.path().file_name().unwrap().to_string_lossy().replace('.', "");
+            config.insert_str(0, &format!("[cluster.redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\n"));
+        }
         std::fs::write(&file, config).unwrap();
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));

@@ -1,4 +1,7 @@
 //! A server of a test's own: the real binary in a process, on a free port, in a folder that goes with it.
+//!
+//! The tests of one node are the tests of a cluster, too: with [`REDIS_URL`] in the environment every server keeps its state in that Redis,
+//! and with [`NODES`]` = 2` it has a second node, which the backends speak to while the clients are with the first.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
@@ -19,6 +22,12 @@ use super::{App, DEADLINE};
 /// The folder, within the server's own, that it keeps things in; nobody has made it.
 const DATA: &str = "data";
 
+/// The variable with the Redis that servers without a `[cluster]` of their own are to use.
+const REDIS_URL: &str = "HERALD_TEST_REDIS_URL";
+
+/// The variable with the number of nodes, 1 or 2, that they are then.
+const NODES: &str = "HERALD_TEST_NODES";
+
 /// See the module. Dropped, the process is killed; if the test is failing, its log is shown.
 #[derive(Debug)]
 pub(crate) struct Herald {
@@ -28,6 +37,8 @@ pub(crate) struct Herald {
     child: Child,
     log: Arc<Mutex<String>>,
     folder: Arc<TempDir>,
+    /// The node that backends speak to, where there are two.
+    second: Option<Box<Self>>,
 }
 
 impl Herald {
@@ -37,8 +48,21 @@ impl Herald {
         Self::start_in(Arc::new(tempfile::tempdir().unwrap()), config).await
     }
 
+    /// One node, or the two that the environment asks for.
     async fn start_in(folder: Arc<TempDir>, config: &str) -> Self {
         let mut config: Table = config.parse().expect("the test's configuration is TOML");
+        let is_shared = join_cluster(&mut config, &folder);
+        let mut first = Self::start_node(folder, config.clone(), &[]).await;
+        if is_shared && std::env::var(NODES).is_ok_and(|nodes| nodes == "2") {
+            let server = config.entry("server").or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
+            server.insert("listen".to_owned(), "127.0.0.1:0".into());
+            let folder = Arc::new(tempfile::tempdir().unwrap());
+            first.second = Some(Box::new(Self::start_node(folder, config, &[]).await));
+        }
+        first
+    }
+
+    async fn start_node(folder: Arc<TempDir>, mut config: Table, environment: &[(&str, &str)]) -> Self {
         let app = complete(&mut config);
         let file = folder.path().join("herald.toml");
         std::fs::write(&file, config.to_string()).unwrap();
@@ -47,6 +71,7 @@ impl Herald {
             .env_clear()
             .env("HERALD_CONFIG", &file)
             .env("HERALD_DATA_DIR", folder.path().join(DATA))
+            .envs(environment.iter().copied())
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -84,7 +109,7 @@ impl Herald {
             }
         });
         match address.await.unwrap() {
-            Ok(address) => Self { address, app, child, log, folder },
+            Ok(address) => Self { address, app, child, log, folder, second: None },
             Err(problem) => {
                 _ = child.kill();
                 _ = child.wait();
@@ -139,7 +164,8 @@ impl Herald {
 
     /// Another app's backend.
     pub(crate) fn api_of(&self, app: &App) -> Api {
-        Api::new(self.address, app.clone())
+        let node = self.second.as_deref().unwrap_or(self);
+        Api::new(node.address, app.clone())
     }
 
     /// Triggers an event as the first app's backend.
@@ -149,7 +175,11 @@ impl Herald {
 
     /// Asks the process to end.
     pub(crate) fn terminate(&self) {
-        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        self.signal("TERM");
+    }
+
+    fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
         assert!(status.success(), "the process is there to be asked");
     }
 
@@ -183,6 +213,19 @@ impl Drop for Herald {
             eprintln!("the server's log:\n{}", self.log.lock().unwrap());
         }
     }
+}
+
+/// Puts a server into the Redis of the environment if there is one, each test in a part of its own: that of its folder's name, so that a
+/// server started again finds what the first one left.
+fn join_cluster(config: &mut Table, folder: &TempDir) -> bool {
+    let Ok(url) = std::env::var(REDIS_URL) else { return false };
+    if config.contains_key("cluster") {
+        return false;
+    }
+    let name = folder.path().file_name().unwrap().to_string_lossy().replace('.', "");
+    let redis = Table::from_iter([("url".to_owned(), Toml::from(url)), ("prefix".to_owned(), Toml::from(name))]);
+    config.insert("cluster".to_owned(), Table::from_iter([("redis".to_owned(), redis.into())]).into());
+    true
 }
 
 /// Fills in what every test needs, and says who the first app is.
@@ -224,6 +267,27 @@ fn append(log: &Mutex<String>, line: &str) {
 /// What only some tests ask for.
 #[allow(dead_code, reason = "each of the tests that share this asks for some of it")]
 impl Herald {
+    /// One server with further variables in its environment.
+    pub(crate) async fn start_with(config: Table, environment: &[(&str, &str)]) -> Self {
+        Self::start_node(Arc::new(tempfile::tempdir().unwrap()), config, environment).await
+    }
+
+    /// Ends the process without a word, as a loss of power does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Stops the process as if it slept; it notices nothing.
+    pub(crate) fn pause(&self) {
+        self.signal("STOP");
+    }
+
+    /// Lets a paused process go on.
+    pub(crate) fn resume(&self) {
+        self.signal("CONT");
+    }
+
     /// A further server in this one's folder, once this one has ended.
     pub(crate) async fn start_again(self, config: &str) -> Self {
         Self::start_in(Arc::clone(&self.folder), config).await
