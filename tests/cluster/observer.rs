@@ -61,6 +61,12 @@ impl Observer {
         while self.next().await.event != marker {}
     }
 
+    /// Returns when its node has answered it.
+    pub(crate) async fn answered(&mut self) {
+        self.client.send_text(r#"{"event":"pusher:ping"}"#).await;
+        while self.next().await.event != "pusher:pong" {}
+    }
+
     /// What it was told of members since the last look.
     pub(crate) fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)

@@ -110,7 +110,8 @@ async fn snapshots_and_events_never_disagree_while_everybody_comes_and_goes() {
     everybody.extend((0..3).flat_map(|position| (0..ROUNDS).map(move |round| format!("late-{position}-{round}"))));
     let everybody: Vec<&str> = everybody.iter().map(String::as_str).collect();
     nodes.until_members_are(ROOM, &everybody).await;
-    for observer in observers.iter_mut().chain(late.into_iter().flatten().collect::<Vec<_>>().iter_mut()) {
+    let mut late: Vec<Observer> = late.into_iter().flatten().collect();
+    for observer in observers.iter_mut().chain(&mut late) {
         observer.until(everybody.iter().copied()).await;
     }
     for (position, observer) in observers.iter_mut().enumerate() {

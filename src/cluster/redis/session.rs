@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -123,6 +124,7 @@ async fn begin(
     let link = Arc::new(link);
     shared.link.store(Some(Arc::clone(&link)));
     let trouble = shared.trouble.lock().take();
+    shared.has_joined.store(true, Ordering::Release);
     metrics::REDIS_RECONNECTS.increment(1);
     tracing::info!(node = link.node, before = trouble, "in the cluster");
     let (owned, owns) = mpsc::channel(1);
