@@ -37,7 +37,7 @@ const COLLECT: Duration = Duration::from_millis(50);
 /// Events that may wait for one receiver.
 const MAX_WAITING: usize = 100_000;
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// How long an event is tried; a request, until this is over for the last of its events.
+/// How long an event is tried; a request, until this is over for all of its events.
 const TRY_FOR: Duration = Duration::from_secs(5 * 60);
 /// The first pause after a failure, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -325,7 +325,9 @@ impl Receiver {
 
     /// Tries until it is delivered or its time is over.
     async fn deliver(&self, batch: &[Waiting]) {
-        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return };
+        let Some(first) = batch.first() else { return };
+        // Not of the last one: events of several nodes come in the order of their stream, and clocks differ.
+        let Some(give_up_at) = batch.iter().map(|event| event.give_up_at).max() else { return };
         let jsons: Vec<&str> = batch.iter().map(|event| &*event.json).collect();
         let body = webhook::body(first.time_ms, &jsons);
         let signature = self.secret.sign(body.as_bytes());
@@ -342,7 +344,7 @@ impl Receiver {
             if let Some(asked) = retry_after {
                 self.not_before.lock().replace(now + asked.min(TRY_FOR));
             }
-            if now >= last.give_up_at {
+            if now >= give_up_at {
                 metrics::webhook_sent("given_up");
                 metrics::WEBHOOK_EVENTS_DROPPED.increment(batch.len() as u64);
                 tracing::error!(receiver = %self.name(), delivery, attempt, why, events = batch.len(), "webhook given up");
@@ -350,7 +352,7 @@ impl Receiver {
             }
             metrics::webhook_sent("retried");
             tracing::warn!(receiver = %self.name(), delivery, attempt, why, "webhook not delivered, it is tried again");
-            self.pause(pause, last.give_up_at).await;
+            self.pause(pause, give_up_at).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
