@@ -61,6 +61,12 @@ impl Observer {
         while self.next().await.event != marker {}
     }
 
+    /// Reads all that came before the answer to a ping: its node serves it.
+    pub(crate) async fn settle(&mut self) {
+        self.client.send_text(r#"{"event":"pusher:ping"}"#).await;
+        while self.next().await.event != "pusher:pong" {}
+    }
+
     /// What it was told of members since the last look.
     pub(crate) fn told(&mut self) -> Vec<String> {
         std::mem::take(&mut self.told)

@@ -19,6 +19,9 @@ async fn some() -> (Redis, Nodes, Vec<Client>) {
         for channel in channels {
             client.subscribe(channel).await;
         }
+        if user == "bob" {
+            client.expect("pusher:cache_miss").await;
+        }
         client.join("presence-room", user).await;
         clients.push(client);
     }
