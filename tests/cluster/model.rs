@@ -265,7 +265,9 @@ impl<'a> Schedule<'a> {
                 *counts.entry(channel.clone()).or_default() += 1;
             }
         }
-        for (_, channel, observer) in &mut self.observers {
+        for position in 0..self.observers.len() {
+            let (node, channel, observer) = &mut self.observers[position];
+            observer.catch_up(&self.place.nodes()[(*node + 1) % NODES]).await; // on the way it may be the same by chance
             observer.until(rooms[channel].iter().map(String::as_str)).await;
         }
         join_all(self.place.nodes().apis().iter().map(|api| self.agrees(api, &rooms, &counts))).await;

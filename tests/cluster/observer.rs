@@ -61,8 +61,8 @@ impl Observer {
         while self.next().await.event != marker {}
     }
 
-    /// Returns when its node has answered it.
-    pub(crate) async fn answered(&mut self) {
+    /// Reads all that came before the answer to a ping: its node serves it.
+    pub(crate) async fn settle(&mut self) {
         self.client.send_text(r#"{"event":"pusher:ping"}"#).await;
         while self.next().await.event != "pusher:pong" {}
     }

@@ -52,7 +52,7 @@ async fn break_and_heal(way: Way) {
         let mut cid = nodes[2].connect().await;
         cid.join(ROOM, "cid").await;
         bob.until(["bob", "cid"]).await;
-        ann.answered().await; // its own clients are served meanwhile
+        ann.settle().await; // its own clients are served meanwhile
 
         proxy.set(Way::Open);
         until(&nodes[0], "ready").await;

@@ -125,7 +125,7 @@ async fn what_cannot_work_is_refused_at_the_start() {
         (timing("1s", "1s"), &["node_timeout", "heartbeat"]),
         (url("http://ann:hunter2@localhost:6379"), &["redis"]),
         (url("redis//ann:hunter2@localhost"), &["redis"]),
-        (url("hunter2"), &["redis"]),
+        (url("localhost:6379"), &["redis"]),
         (url("redis://ann:hunter2@localhost:notaport"), &["redis"]),
         (url("redis://ann:hunter2@localhost/notanumber"), &["redis"]),
         ("cluster.when_unreachable = \"hope\"".to_owned(), &["when_unreachable", "reject", "deliver-locally"]),
