@@ -30,6 +30,8 @@ const CHANNELS: usize = 2;
 const USERS: usize = 4;
 /// Schedules that run at a time, on shared nodes and on nodes of their own.
 const AT_ONCE: (usize, usize) = (12, 2);
+/// How often a node has joined its cluster.
+const JOINED: &str = "herald_redis_reconnects_total";
 const SETTINGS: &str = "connection.activity_timeout = \"10m\"";
 
 fn variable(name: &str) -> Option<u64> {
@@ -234,10 +236,15 @@ impl<'a> Schedule<'a> {
     async fn sleep(&mut self) {
         let node = self.random.random_range(0..NODES);
         self.note(format!("node {node} sleeps"));
-        self.place.nodes()[node].pause();
+        let nodes = self.place.nodes();
+        let joined = nodes.sum([node], JOINED).await;
+        nodes[node].pause();
         self.until_missed(node).await;
-        self.note(format!("node {node} wakes up"));
         self.place.nodes()[node].resume();
+        // Until it has joined anew, what others publish is lost for its clients.
+        let has_joined = async || self.place.nodes().sum([node], JOINED).await > joined;
+        until_equal(&true, "whether it has joined anew", has_joined).await;
+        self.note(format!("node {node} has woken up"));
     }
 
     /// Waits until the node's observer is no member any more for another node.

@@ -190,6 +190,14 @@ impl Shared {
         Ok(occupancies)
     }
 
+    /// All that is here is registered, and every event for it reaches this node.
+    fn joined(&self, link: &Link) {
+        let before = self.trouble.lock().take();
+        self.has_joined.store(true, Ordering::Release);
+        metrics::REDIS_RECONNECTS.increment(1);
+        tracing::info!(node = link.node, before, "in the cluster");
+    }
+
     /// What receivers still have of the stream is another's to deliver.
     fn forget_handed_over(&self) {
         let webhooks = self.node.rooms().filter_map(|room| room.webhooks.as_ref());
