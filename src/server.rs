@@ -9,7 +9,7 @@ use herald_protocol::CloseReason;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -31,6 +31,8 @@ use crate::{metrics, outgoing};
 const SWEEP: Duration = Duration::from_secs(30);
 /// How often the histograms' samples are put into their buckets, whether or not somebody scrapes.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// How long a start waits for the cluster before anybody is let in.
+const FIND_OTHERS: Duration = Duration::from_secs(3);
 /// How long, after the clients were sent away, their goodbyes may take, and requests that are under way.
 const GOODBYES: Duration = Duration::from_secs(8);
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -65,6 +67,9 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         None => Arc::new(Local::new(Arc::clone(&node))),
         Some(url) => Redis::start(url, &config.cluster, &node)?,
     };
+    if timeout(FIND_OTHERS, cluster.joined()).await.is_err() {
+        tracing::error!("the cluster is not found yet; clients that come wait for it, and this node is not ready");
+    }
     let parts = Arc::new(Parts {
         hub: Arc::new(Hub { node, cluster }),
         webhooks,

@@ -31,6 +31,8 @@ impl Local {
 
 #[async_trait]
 impl Cluster for Local {
+    async fn joined(&self) {}
+
     fn channel_changed(&self, app: &Arc<App>, channel: &ChannelName, change: &Change) {
         let Some(webhooks) = self.node.room(app).webhooks_of(channel) else { return };
         let occupancy = change.occupancy.then_some(None);

@@ -88,6 +88,9 @@ pub struct Trouble {
 /// See the module. What is said of "the cluster" is said of this node where it is alone.
 #[async_trait]
 pub trait Cluster: Debug + Send + Sync {
+    /// Returns once this node is in the cluster, and what is asked of it is answered.
+    async fn joined(&self);
+
     /// Somebody came to a channel of this node, or left it. Called under the channel's lock; never waits.
     fn channel_changed(&self, app: &Arc<App>, channel: &ChannelName, change: &Change);
 

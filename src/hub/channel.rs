@@ -450,6 +450,11 @@ impl State {
         (slot, self.answer(channel, client))
     }
 
+    /// Whether somebody is here who was not when the number of subscriptions was told last.
+    pub(super) const fn take_newcomers(&mut self) -> bool {
+        std::mem::replace(&mut self.count.has_newcomer, false)
+    }
+
     /// Keeps an event, unless a later one of the cluster came first.
     pub(super) fn keep(&mut self, frame: &Frame, keep: Keep<'_>, now: Instant) {
         if keep.number > 0 && self.kept.as_ref().is_some_and(|kept| kept.number >= keep.number) {

@@ -80,6 +80,10 @@ pub struct Wanted {
     pub number: u64,
     /// Users whose connections are others than the cluster holds.
     pub users: Vec<(UserId, usize, Box<str>)>,
+    /// Whether somebody waits for it.
+    pub is_awaited: bool,
+    /// Whether some do not know the number of subscriptions yet.
+    pub has_newcomers: bool,
     /// Whether the list of members is wanted.
     pub list: bool,
     /// Whether the kept event is wanted.
@@ -97,14 +101,6 @@ pub struct Confirmed {
     pub list: Option<HashMap<UserId, Box<str>>>,
     /// The kept event with its number and how long it will be kept.
     pub kept: Option<(u64, Frame, Duration)>,
-}
-
-impl Confirmed {
-    /// For channels that nobody counts: events reach this node.
-    #[must_use]
-    pub fn nothing() -> Self {
-        Self { version: Version { epoch: 0, seq: 0 }, refused: HashSet::new(), list: None, kept: None }
-    }
 }
 
 /// What is left to do about the list of members.
@@ -175,7 +171,9 @@ impl Remote {
 impl Channel {
     /// What the cluster has to know, given what it is known to hold.
     pub fn wanted(&self, held: &HashMap<UserId, HeldUser>) -> Wanted {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        let is_awaited = state.remote.as_ref().is_some_and(|remote| remote.is_awaited());
+        let has_newcomers = !is_awaited && state.take_newcomers();
         let Some(remote) = &state.remote else { return Wanted::default() };
         let is_held = |user: &UserId, local: &Local| {
             held.get(user).is_some_and(|held| held.is_sure && held.connections == local.connections)
@@ -187,6 +185,8 @@ impl Channel {
         Wanted {
             count: state.subscribers.len() + remote.waiting.len(),
             number: remote.asked,
+            is_awaited,
+            has_newcomers,
             users: changed.chain(gone).collect(),
             list: self.name.kind().is_presence() && (remote.version.is_none() || remote.stale),
             kept: self.name.kind().keeps_last_event() && !remote.confirmed,

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use herald_protocol::Secret;
 use serde_json::json;
 
-use crate::support::{App, Client, DEADLINE, Frame, Herald};
+use crate::support::{App, Client, DEADLINE, Frame, Herald, in_cluster};
 
 /// Every kind that a subscription alone opens.
 const KINDS: [&str; 8] = [
@@ -143,6 +143,11 @@ async fn a_burst_of_subscribing_and_leaving_ends_as_the_last_word_says() {
     let unsubscribe = Frame::new(Frame::TEXT, unsubscribe.to_string()).masked();
     client.send_bytes(&[subscribe.as_slice(), &unsubscribe].concat().repeat(20)).await;
     client.send_bytes(&subscribe).await;
+    if in_cluster() {
+        // Those that left before the cluster knew them get no answer; the last one stays.
+        client.expect_succeeded("private-a").await;
+        return;
+    }
     for _ in 0..21 {
         client.expect_succeeded("private-a").await;
     }

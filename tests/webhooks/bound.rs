@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use super::delivery::{config, logged};
 use super::receiver::{Receiver, Reply};
-use super::support::{Frame, Herald};
+use super::support::{Frame, Herald, in_cluster};
 
 /// Events that may wait for one receiver.
 const BOUND: u64 = 100_000;
 
 #[tokio::test]
 async fn over_the_bound_events_are_dropped_and_counted() {
+    if in_cluster() {
+        return; // what is not delivered waits in Redis then, which tests/cluster looks at
+    }
     let receiver = Receiver::of_default_app().await;
     receiver.reply(Reply::Never);
     let herald = Herald::start(&format!("{}\n[metrics]\nlisten = \"127.0.0.1:0\"\n", config(&[(&receiver, "")]))).await;

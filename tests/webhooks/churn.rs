@@ -81,7 +81,7 @@ async fn come_and_go(herald: &Herald, number: usize, until: Instant) {
             client.cut();
             client = herald.connect().await;
         }
-        rest(if rand::rng().random_bool(0.2) { 0..20 } else { 2_990..3_010 }).await;
+        rest(if rand::rng().random_bool(0.2) { 0..20 } else { 2_990..3_120 }).await;
     }
     client.close().await;
 }

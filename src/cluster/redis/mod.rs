@@ -14,6 +14,7 @@ mod registry;
 mod scripts;
 mod session;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -31,6 +32,7 @@ use redis::aio::MultiplexedConnection;
 use redis::{
     Cmd, FromRedisValue, IntoConnectionInfo as _, Pipeline, RedisError, RedisResult, Script, ScriptInvocation,
 };
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -78,6 +80,7 @@ struct Shared {
     changes: Changes,
     trouble: Mutex<Option<String>>,
     has_joined: AtomicBool,
+    has_come: Notify,
     started: Instant,
 }
 
@@ -112,6 +115,7 @@ impl Redis {
             changes: Changes::default(),
             trouble: Mutex::new(Some("not connected yet".to_owned())),
             has_joined: AtomicBool::new(false),
+            has_come: Notify::new(),
             started: Instant::now(),
         });
         tracing::info!(redis = %url, "this node is one of a cluster");
@@ -174,7 +178,7 @@ impl Shared {
         let link = self.link()?;
         let mut asked = redis::pipe();
         for channel in channels {
-            asked.cmd("HVALS").arg(self.keys.channel_nodes(app.id(), channel));
+            asked.cmd("HGETALL").arg(self.keys.channel_nodes(app.id(), channel));
             if channel.kind().is_presence() {
                 asked.cmd("HLEN").arg(self.keys.members(app.id(), channel));
             }
@@ -183,9 +187,13 @@ impl Shared {
         let mut answers = answers.into_iter();
         let mut occupancies = Vec::with_capacity(channels.len());
         for channel in channels {
-            let counts: Vec<usize> = read(answers.next())?;
+            let mut counts: HashMap<String, usize> = read(answers.next())?;
+            // What this node has is told in batches; to those who ask here it is known.
+            if let Some(here) = self.node.room(app).find(channel) {
+                counts.insert(link.node.clone(), here.occupancy().subscription_count);
+            }
             let user_count = if channel.kind().is_presence() { Some(read(answers.next())?) } else { None };
-            occupancies.push(Occupancy { subscription_count: counts.iter().sum(), user_count });
+            occupancies.push(Occupancy { subscription_count: counts.values().sum(), user_count });
         }
         Ok(occupancies)
     }
@@ -194,6 +202,7 @@ impl Shared {
     fn joined(&self, link: &Link) {
         let before = self.trouble.lock().take();
         self.has_joined.store(true, Ordering::Release);
+        self.has_come.notify_waiters();
         metrics::REDIS_RECONNECTS.increment(1);
         tracing::info!(node = link.node, before, "in the cluster");
     }
@@ -218,8 +227,21 @@ impl Shared {
 
 #[async_trait]
 impl Cluster for Redis {
+    async fn joined(&self) {
+        loop {
+            let joined = self.shared.has_come.notified();
+            if self.shared.has_joined.load(Ordering::Acquire) {
+                return;
+            }
+            joined.await;
+        }
+    }
+
     fn channel_changed(&self, app: &Arc<App>, channel: &ChannelName, change: &Change) {
         self.shared.changes.channel(app.id(), channel, change.awaited);
+        if change.cache_miss {
+            self.shared.changes.missed(app.id(), channel);
+        }
     }
 
     fn users_changed(&self, app: &Arc<App>, users: &[UserId]) {
@@ -335,9 +357,10 @@ impl Cluster for Redis {
 
     async fn connections(&self, app: &App) -> Result<usize, Unreachable> {
         let link = self.shared.link()?;
-        let asked = redis::cmd("HVALS").arg(self.shared.keys.connections(app.id())).to_owned();
-        let counts: Vec<usize> = self.shared.command(&link, &asked).await.map_err(unknown)?;
-        Ok(counts.iter().sum())
+        let asked = redis::cmd("HGETALL").arg(self.shared.keys.connections(app.id())).to_owned();
+        let mut counts: HashMap<String, usize> = self.shared.command(&link, &asked).await.map_err(unknown)?;
+        counts.insert(link.node.clone(), self.shared.node.room(app).connections());
+        Ok(counts.values().sum())
     }
 
     async fn has_place(&self, app: &App) -> bool {

@@ -52,6 +52,8 @@ struct Batch {
     urgent: IndexSet<ChannelKey>,
     lazy: IndexSet<ChannelKey>,
     users: IndexSet<UserKey>,
+    /// Channels where somebody met an empty cache.
+    missed: IndexSet<ChannelKey>,
     apps: HashSet<String>,
     is_in_work: bool,
 }
@@ -72,6 +74,10 @@ impl Changes {
     pub(super) fn user(&self, app: &str, user: &UserId) {
         self.waiting.lock().users.insert((app.to_owned(), user.clone()));
         self.urgent.notify_one();
+    }
+
+    pub(super) fn missed(&self, app: &str, channel: &ChannelName) {
+        self.waiting.lock().missed.insert((app.to_owned(), channel.clone()));
     }
 
     pub(super) fn connections(&self, app: &str) {
@@ -120,6 +126,7 @@ impl Changes {
         take(&mut waiting.users, &mut batch.users);
         if everything {
             take(&mut waiting.lazy, &mut batch.urgent);
+            take(&mut waiting.missed, &mut batch.missed);
             batch.apps = std::mem::take(&mut waiting.apps);
         }
         if !waiting.urgent.is_empty() || !waiting.users.is_empty() {
@@ -216,6 +223,7 @@ impl Registry {
                 self.tell_channels(shared, link, &batch.urgent).await?;
                 self.tell_users(shared, link, &batch.users).await?;
                 tell_connections(shared, link, &batch.apps).await?;
+                tell_missed(shared, &batch.missed).await;
                 self.unsubscribe(shared, &mut sink).await
             };
             if let Err(ended) = told.await {
@@ -262,15 +270,6 @@ impl Registry {
             let (app, name) = key;
             let Some(room) = shared.node.room_of(app) else { continue };
             let found = room.find(name);
-            if !is_counted(name) {
-                if let Some(channel) = found {
-                    let number = channel.wanted(&HashMap::new()).number;
-                    _ = channel.confirm(number, Confirmed::nothing(), Duration::ZERO, || {});
-                } else {
-                    self.lingering.push_back((Instant::now() + LINGER, Topic::Channel(app.clone(), name.clone())));
-                }
-                continue;
-            }
             let held = self.channels.entry(key.clone()).or_default();
             let wanted = match &found {
                 Some(channel) => channel.wanted(&held.users),
@@ -306,11 +305,11 @@ impl Registry {
                 Heard::Stale => shared.changes.channel(&key.0, &key.1, true),
                 Heard::Doubtful => self.doubtful.push_back((Instant::now() + patience, key.clone())),
             }
-            if missed && room.webhooks_of(&key.1).is_some() {
-                let event = WebhookEvent::CacheMiss { channel: key.1.clone() };
-                if let Err(error) = shared.report(&room.app, &event).await {
-                    tracing::warn!(channel = %key.1, %error, "an empty cache is not reported");
-                }
+            if missed {
+                shared.changes.missed(&key.0, &key.1);
+            }
+            if wanted.is_awaited && room.app.options.subscription_count {
+                shared.changes.channel(&key.0, &key.1, false); // who was let in just now is told the number, too
             }
         }
         Ok(())
@@ -432,13 +431,17 @@ async fn tell(
     wanted: &Wanted,
     quietly: bool,
 ) -> RedisResult<Answer> {
+    if !is_counted(channel) {
+        return Ok(Answer::default());
+    }
     let is_presence = channel.kind().is_presence();
     let options: String = [
         ('h', room.webhooks_of(channel).is_some()),
         ('q', quietly),
         ('p', is_presence),
         ('l', wanted.list),
-        ('c', room.app.options.subscription_count && !is_presence && !quietly),
+        ('c', room.app.options.subscription_count && !is_presence && !quietly && !wanted.is_awaited),
+        ('n', wanted.has_newcomers),
         ('k', wanted.kept),
     ]
     .into_iter()
@@ -478,6 +481,16 @@ async fn tell_connections(shared: &Shared, link: &Link, apps: &HashSet<String>) 
         told.map_err(ended)?;
     }
     Ok(())
+}
+
+async fn tell_missed(shared: &Shared, channels: &IndexSet<ChannelKey>) {
+    for (app, channel) in channels {
+        let Some(room) = shared.node.room_of(app).filter(|room| room.webhooks_of(channel).is_some()) else { continue };
+        let event = WebhookEvent::CacheMiss { channel: channel.clone() };
+        if let Err(error) = shared.report(&room.app, &event).await {
+            tracing::warn!(%channel, %error, "an empty cache is not reported");
+        }
+    }
 }
 
 /// What a failed call means for the session.

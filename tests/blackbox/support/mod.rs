@@ -17,6 +17,13 @@ pub(crate) use wire::Frame;
 /// How long anything that must happen may take.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Whether the servers of this run are nodes of a cluster: what they leave undelivered then waits in Redis, and what waits for Redis can be
+/// cancelled.
+#[allow(dead_code, reason = "each of the tests that share this asks for some of it")]
+pub(crate) fn in_cluster() -> bool {
+    std::env::var_os("HERALD_TEST_REDIS_URL").is_some()
+}
+
 /// An app's credentials.
 #[derive(Clone, Debug)]
 pub(crate) struct App {

@@ -1,7 +1,7 @@
 -- What a node has of a channel, in absolute numbers, so it may be sent again after an unknown outcome.
 -- KEYS: nodes. ARGV: node, app, channel, subscriptions, options, member limit, grace in ms, then for each user whose connections here
 -- have changed: user, connections, info. Options: h webhooks are wanted, q registration after a loss (nothing is reported), p presence,
--- l give the whole list, c subscribers are told their number, k give the kept event.
+-- l give the whole list, c subscribers are told their number, n even if it is the same, since some are new, k give the kept event.
 -- Returns: epoch, seq, users that found no room, [user, info …] or nil, [number, frame, ms left] or nil.
 local node, app, channel = ARGV[1], ARGV[2], ARGV[3]
 local count, options, limit, grace_ms = tonumber(ARGV[4]), options_of(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
@@ -23,7 +23,7 @@ end
 if count <= 0 or #refused > 0 then
     set_count(app, channel, node, count, options, grace_ms)
 end
-if options.counts and occupancy(app, channel) ~= before then
+if options.counts and (options.newcomers or occupancy(app, channel) ~= before) then
     count_changed(app, channel, options.hooks)
 end
 

@@ -177,5 +177,5 @@ end
 
 local function options_of(text)
     local has = function(letter) return string.find(text, letter, 1, true) ~= nil end
-    return { hooks = has('h'), quiet = has('q'), list = has('l'), presence = has('p'), counts = has('c'), kept = has('k') }
+    return { hooks = has('h'), newcomers = has('n'), quiet = has('q'), list = has('l'), presence = has('p'), counts = has('c'), kept = has('k') }
 end
