@@ -8,6 +8,7 @@
 //! `HERALD_MODEL_SCHEDULES=1`, that schedule runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -16,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::nodes::{Nodes, members, until_equal};
+use crate::nodes::{Nodes, members, until, until_equal};
 use crate::observer::Observer;
 use crate::redis::Redis;
 use crate::support::Client;
@@ -31,6 +32,8 @@ const USERS: usize = 4;
 /// Schedules that run at a time, on shared nodes and on nodes of their own.
 const AT_ONCE: (usize, usize) = (12, 2);
 const SETTINGS: &str = "connection.activity_timeout = \"10m\"";
+
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -91,10 +94,10 @@ struct Schedule<'a> {
     steps: Vec<String>,
 }
 
-/// Says which schedule failed, whatever failed in it.
+/// Says which schedule failed, whatever failed in it: the first to be dropped, for the others go with it.
 impl Drop for Schedule<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !FAILED.swap(true, Ordering::Relaxed) {
             let steps = self.steps.join("\n  ");
             eprintln!("with HERALD_MODEL_SEED={} HERALD_MODEL_SCHEDULES=1:\n  {steps}", self.seed);
         }
@@ -223,7 +226,7 @@ impl<'a> Schedule<'a> {
         self.tabs.retain(|tab| tab.node != node);
         self.observers.retain(|(at, ..)| *at != node);
         if is_missed {
-            self.until_missed(node).await;
+            self.until_seen(node, 0, false).await;
         }
         let Place::Own(nodes) = &mut self.place else { return };
         nodes.replace(node).await;
@@ -235,17 +238,22 @@ impl<'a> Schedule<'a> {
         let node = self.random.random_range(0..NODES);
         self.note(format!("node {node} sleeps"));
         self.place.nodes()[node].pause();
-        self.until_missed(node).await;
+        self.until_seen(node, 0, false).await;
         self.note(format!("node {node} wakes up"));
         self.place.nodes()[node].resume();
+        // What is sent until it stands in the cluster again is lost for it.
+        for number in 0..CHANNELS {
+            self.until_seen(node, number, true).await;
+        }
+        until(&self.place.nodes()[node], "ready").await;
     }
 
-    /// Waits until the node's observer is no member any more for another node.
-    async fn until_missed(&self, node: usize) {
+    /// Waits until the node's observer of a channel is a member for another node, or is none any more.
+    async fn until_seen(&self, node: usize, number: usize, expected: bool) {
         let api = self.place.nodes()[(node + 1) % NODES].api();
-        let (channel, missing) = (self.presence(0), json!({ "id": format!("watch-{node}") }));
-        let is_there = async || members(&api, &channel).await.as_array().is_none_or(|users| users.contains(&missing));
-        until_equal(&false, &format!("whether node {node} is seen"), is_there).await;
+        let (channel, observer) = (self.presence(number), json!({ "id": format!("watch-{node}") }));
+        let is_there = async || members(&api, &channel).await.as_array().map(|users| users.contains(&observer));
+        until_equal(&Some(expected), &format!("whether node {node} is seen"), is_there).await;
     }
 
     /// A quiet point: everybody says what the model says.
