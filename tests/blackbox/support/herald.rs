@@ -189,9 +189,12 @@ impl Herald {
         self.api().trigger(channel, event, data).await;
     }
 
-    /// Asks the process to end.
+    /// Asks the process to end; where there are two, both.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
+        if let Some(second) = &self.second {
+            second.signal("TERM");
+        }
     }
 
     fn signal(&self, name: &str) {
