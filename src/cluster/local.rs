@@ -8,7 +8,7 @@ use bytes::Bytes;
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
 
-use super::{Cluster, Event, Metered, Unclaimed, Unpublished, Unreachable};
+use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::Digest;
 use crate::apps::App;
 use crate::hub::channel::{Change, Channel, Keep};
@@ -126,7 +126,7 @@ impl Cluster for Local {
 
     async fn settle(&self, _: &App, _: Digest, _: Option<&Bytes>) {}
 
-    fn trouble(&self) -> Option<String> {
+    fn trouble(&self) -> Option<Trouble> {
         None
     }
 

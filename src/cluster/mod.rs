@@ -76,6 +76,15 @@ pub enum Metered {
     Reads,
 }
 
+/// What is wrong with the cluster.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// Why it cannot be reached.
+    pub reason: String,
+    /// Whether this node has ever been in it: if not, it has nobody whom it could serve on.
+    pub has_joined: bool,
+}
+
 /// See the module. What is said of "the cluster" is said of this node where it is alone.
 #[async_trait]
 pub trait Cluster: Debug + Send + Sync {
@@ -167,7 +176,7 @@ pub trait Cluster: Debug + Send + Sync {
     async fn settle(&self, app: &App, scope: Digest, answer: Option<&Bytes>);
 
     /// What is wrong with it, if anything: for the health page.
-    fn trouble(&self) -> Option<String>;
+    fn trouble(&self) -> Option<Trouble>;
 
     /// Gives up what this node holds, at an end in order.
     async fn leave(&self);

@@ -339,8 +339,8 @@ impl Kind for RedisAddress {
     fn allowed() -> String {
         "redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; all but the host may be left out".to_owned()
     }
-    fn is_secret(written: &str) -> bool {
-        written.contains(['@', '?'])
+    fn is_secret(_written: &str) -> bool {
+        true // what is no URL may be a password in the wrong place
     }
     fn read(value: &Value) -> Option<RedisUrl> {
         Self::parse(value.as_str()?)

@@ -4,6 +4,8 @@
 //! [`AppWebhooks::left`]. Departures are held back here for `GRACE` and cancelled by a return; what remains goes to every
 //! [`receiver::Receiver`] that wants it. Always: reporting never waits, so no receiver slows a socket; per channel `occupied` and
 //! `vacated` alternate, and so do `member_added` and `member_removed` of a user.
+//!
+//! In a cluster events wait in a stream instead, and the node that owns it hands them over: [`AppWebhooks::hand_over`].
 
 pub mod receipt;
 pub mod receiver;
@@ -24,8 +26,9 @@ use tokio_util::task::TaskTracker;
 use crate::apps::{App, Apps};
 use crate::due::DueList;
 use crate::metrics;
+use receipt::DoneList;
 use receiver::Receiver;
-use undelivered::Undelivered;
+use undelivered::{About, Undelivered};
 
 /// How long a departure is held back, so that a page's reload goes unnoticed.
 const GRACE: Duration = Duration::from_secs(3);
@@ -228,24 +231,31 @@ impl AppWebhooks {
 
     /// Hands an event to the receivers that want it; never waits.
     pub fn deliver(&self, event: &WebhookEvent) {
-        let mut json = None;
+        let mut told = None;
         for receiver in self.receivers.iter().filter(|receiver| receiver.wants(event)) {
-            let json: &Arc<str> = json.get_or_insert_with(|| event.json().into());
-            receiver.offer(event.channel().as_str(), Arc::clone(json), now_ms());
+            let (id, json): &(Arc<str>, Arc<str>) =
+                told.get_or_insert_with(|| (receiver::new_id(), event.json().into()));
+            receiver.offer(Arc::clone(id), event.channel().as_str(), Arc::clone(json), now_ms());
         }
     }
 
-    /// The addresses of the receivers that want an event.
+    /// The addresses that want an event of this kind on this channel, each once.
     #[must_use]
     pub fn urls_for(&self, kind: WebhookKind, channel: &str) -> Vec<Arc<str>> {
-        self.receivers
-            .iter()
-            .filter(|receiver| receiver.wants_about(kind, channel))
-            .map(|receiver| receiver.address())
-            .collect()
+        let mut urls: Vec<Arc<str>> = Vec::new();
+        for receiver in self.receivers.iter().filter(|receiver| receiver.wants_about(kind, channel)) {
+            if !urls.contains(receiver.address()) {
+                urls.push(Arc::clone(receiver.address()));
+            }
+        }
+        urls
     }
 
-    /// Hands over an event.
+    /// Hands an event of a stream to the receiver at `url`, to be tried until five minutes after `time_ms`; never waits. False if
+    /// there is no such receiver; else `done` learns when it is done with the event, which a full queue is at once.
+    ///
+    /// The receiver is told `id`, as a part of a header: visible ASCII without commas.
+    #[must_use]
     pub fn hand_over(
         &self,
         id: &Arc<str>,
@@ -253,16 +263,21 @@ impl AppWebhooks {
         channel: &str,
         json: Arc<str>,
         time_ms: u64,
-        done: &Arc<receipt::DoneList>,
+        done: &Arc<DoneList>,
     ) -> bool {
-        let Some(receiver) = self.receivers.iter().find(|receiver| &*receiver.address() == url) else { return false };
-        receiver.offer(channel, json, time_ms);
-        done.add(receipt::Done { id: Arc::clone(id), url: receiver.address() });
+        let there = || self.receivers.iter().filter(|receiver| **receiver.address() == *url);
+        // Of several receivers that share the address, the one that wants it has the queue in which it keeps its order.
+        let kind = serde_json::from_str::<About<'_>>(&json).ok().and_then(|about| about.kind());
+        let wanting = there().find(|receiver| kind.is_some_and(|kind| receiver.wants_about(kind, channel)));
+        let Some(receiver) = wanting.or_else(|| there().next()) else { return false };
+        receiver.hand_over(id, channel, json, time_ms, done);
         true
     }
 
-    /// Forgets.
-    pub const fn forget_handed_over(&self) {}
+    /// Drops what was handed over and is in no request yet, without a word to its owner: another node hands it over now.
+    pub fn forget_handed_over(&self) {
+        self.receivers.iter().for_each(|receiver| receiver.forget_handed_over());
+    }
 
     fn settle(&self, due: Due) {
         let mut transitions = self.transitions.lock();
@@ -301,4 +316,60 @@ impl Transitions {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{AppOptions, WebhookOptions};
+
+    const ROOMS: &str = "http://127.0.0.1:1/rooms";
+    const ALL: &str = "http://127.0.0.1:1/all";
+
+    /// One that wants rooms, two at another address that want private channels and all others.
+    fn webhooks() -> AppWebhooks {
+        let receiver = |(url, channel_prefix): (&str, &str)| WebhookOptions {
+            url: Some(url.parse().unwrap()),
+            channel_prefix: channel_prefix.to_owned(),
+            ..WebhookOptions::default()
+        };
+        let webhooks = [(ROOMS, "presence-"), (ALL, "private-"), (ALL, "p")].map(receiver).into();
+        let app = AppOptions { key: "app-key".to_owned(), webhooks, ..AppOptions::default() };
+        let app = Apps::new(vec![app]).by_key("app-key").unwrap();
+        AppWebhooks::new(&app, &crate::outgoing::client().unwrap())
+    }
+
+    #[test]
+    fn each_address_that_wants_an_event_is_named_once() {
+        let webhooks = webhooks();
+        let occupied = WebhookKind::ChannelOccupied;
+        for (kind, channel, expected) in [
+            (occupied, "presence-a", &[ROOMS, ALL][..]),
+            (occupied, "private-a", &[ALL]),
+            (occupied, "hall", &[]),
+            (WebhookKind::ClientEvent, "presence-a", &[]),
+        ] {
+            let urls = webhooks.urls_for(kind, channel);
+            assert_eq!(urls.iter().map(|url| &**url).collect::<Vec<_>>(), expected, "{kind:?} on {channel}");
+        }
+    }
+
+    #[test]
+    fn an_event_is_handed_to_the_one_that_wants_it_until_another_node_does() {
+        let (webhooks, done) = (webhooks(), Arc::new(DoneList::default()));
+        let hand_over = |url, channel: &str| {
+            let json = format!(r#"{{"name":"channel_occupied","channel":"{channel}"}}"#).into();
+            webhooks.hand_over(&"1-0".into(), url, channel, json, now_ms(), &done)
+        };
+        let waiting = || webhooks.receivers.iter().map(|receiver| receiver.waiting()).collect::<Vec<_>>();
+        assert!(!hand_over("http://127.0.0.1:1/gone", "presence-a"));
+        assert!(hand_over(ROOMS, "presence-a"));
+        assert!(hand_over(ALL, "presence-a"));
+        assert!(hand_over(ALL, "presence-b"));
+        assert!(hand_over(ALL, "private-a"));
+        assert_eq!(waiting(), [1, 1, 2]);
+        webhooks.forget_handed_over();
+        assert_eq!(waiting(), [0; 3]);
+        assert_eq!(done.take_all(), []);
+    }
 }

@@ -2,7 +2,8 @@
 //!
 //! A channel's events always take the same of `LANES` lanes, and a lane has one request under way: so events stay in order per
 //! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself. An event stays in its lane until
-//! it was delivered or given up; what is left there at the end outlives a restart.
+//! it was delivered or given up; what is left there at the end outlives a restart. Events that were handed over from a cluster's
+//! stream carry a [`Receipt`]: that is given when they are done, and what is left of them at the end is still in the stream.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::receipt::{DoneList, Receipt};
 use super::undelivered::{About, Undelivered};
 use crate::apps::App;
 use crate::config::WebhookOptions;
@@ -35,7 +37,7 @@ const COLLECT: Duration = Duration::from_millis(50);
 /// Events that may wait for one receiver.
 const MAX_WAITING: usize = 100_000;
 const MAX_WAITING_BYTES: usize = 64 * 1024 * 1024;
-/// How long an event is tried; a request, until this is over for the last of its events.
+/// How long an event is tried; a request, until this is over for all of its events.
 const TRY_FOR: Duration = Duration::from_secs(5 * 60);
 /// The first pause after a failure, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -46,6 +48,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 pub struct Receiver {
     options: WebhookOptions,
     url: Url,
+    /// The same, as receipts name it.
+    address: Arc<str>,
     key: String,
     secret: Secret,
     headers: HeaderMap,
@@ -69,11 +73,15 @@ struct Lane {
 
 #[derive(Clone, Debug)]
 struct Waiting {
+    /// Its own id, the same whenever it is sent.
+    id: Arc<str>,
     json: Arc<str>,
     time_ms: u64,
     give_up_at: Instant,
     /// The id of the request that it is in, once it is.
     delivery: Option<Arc<str>>,
+    /// If it was handed over: whom to tell when it is done.
+    receipt: Option<Receipt>,
 }
 
 /// What waits, in all lanes.
@@ -108,8 +116,10 @@ impl Receiver {
         let header = |(name, value): (&String, &String)| {
             Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
         };
+        let url = options.url.clone()?;
         Some(Self {
-            url: options.url.clone()?,
+            address: url.as_str().into(),
+            url,
             key: app.options.key.clone(),
             secret: app.options.secret.clone(),
             headers: options.headers.iter().filter_map(header).collect(),
@@ -144,43 +154,76 @@ impl Receiver {
         self.wants_about(event.kind(), event.channel().as_str())
     }
 
-    /// Queues an event; never waits. A full queue drops it, counted and logged.
-    pub fn offer(&self, channel: &str, json: Arc<str>, time_ms: u64) {
-        self.queue(channel, Waiting { json, time_ms, give_up_at: Instant::now() + TRY_FOR, delivery: None });
-    }
-
-    /// Whether an event that was not delivered in the last run is still meant for it.
-    #[must_use]
-    pub fn still_wants(&self, event: &Undelivered, about: &About<'_>) -> bool {
-        event.url == self.url.as_str() && about.kind().is_some_and(|kind| self.wants_about(kind, &about.channel))
-    }
-
-    /// Queues an event of the last run; false if its time is over.
-    pub fn offer_again(&self, event: &Undelivered, about: &About<'_>, now_ms: u64) -> bool {
-        let age = Duration::from_millis(now_ms.saturating_sub(event.time_ms));
-        let Some(left) = TRY_FOR.checked_sub(age) else { return false };
-        let waiting = Waiting {
-            json: event.event.get().into(),
-            time_ms: event.time_ms,
-            give_up_at: Instant::now() + left,
-            delivery: event.delivery.as_deref().map(Arc::from),
-        };
-        self.queue(&about.channel, waiting);
-        true
-    }
-
-    /// Its address.
-    #[must_use]
-    pub fn address(&self) -> Arc<str> {
-        self.url.as_str().into()
-    }
-
-    /// Whether it wants.
+    /// Whether it wants events of this kind on this channel.
     #[must_use]
     pub fn wants_about(&self, kind: WebhookKind, channel: &str) -> bool {
         self.wants_kind(kind)
             && channel.starts_with(&self.options.channel_prefix)
             && channel.ends_with(&self.options.channel_suffix)
+    }
+
+    /// Its address, as receipts name it.
+    #[must_use]
+    pub const fn address(&self) -> &Arc<str> {
+        &self.address
+    }
+
+    /// Queues an event that has just happened; never waits. A full queue drops it, counted and logged.
+    pub fn offer(&self, id: Arc<str>, channel: &str, json: Arc<str>, time_ms: u64) {
+        let give_up_at = Instant::now() + TRY_FOR;
+        self.queue(channel, Waiting { id, json, time_ms, give_up_at, delivery: None, receipt: None });
+    }
+
+    /// Queues an event of a stream that is tried until five minutes after it happened, or once if that is over; never waits. `done`
+    /// gets its receipt: at once if a full queue drops it.
+    pub fn hand_over(&self, id: &Arc<str>, channel: &str, json: Arc<str>, time_ms: u64, done: &Arc<DoneList>) {
+        let left = left(time_ms, super::now_ms()).unwrap_or_default();
+        let waiting = Waiting {
+            id: Arc::clone(id),
+            json,
+            time_ms,
+            give_up_at: Instant::now() + left,
+            delivery: None,
+            receipt: Some(Receipt::new(Arc::clone(id), Arc::clone(&self.address), Arc::clone(done))),
+        };
+        self.queue(channel, waiting);
+    }
+
+    /// Drops what was handed over and is in no request yet, without its receipts.
+    pub fn forget_handed_over(&self) {
+        for lane in &self.lanes {
+            let (mut events, mut bytes) = (0, 0);
+            lane.events.lock().retain(|event| {
+                let is_kept = event.receipt.is_none() || event.delivery.is_some();
+                if !is_kept {
+                    events += 1;
+                    bytes += event.json.len();
+                }
+                is_kept
+            });
+            self.no_longer_waiting(events, bytes);
+        }
+    }
+
+    /// Whether an event that was not delivered in the last run is still meant for it.
+    #[must_use]
+    pub fn still_wants(&self, event: &Undelivered, about: &About<'_>) -> bool {
+        event.url == *self.address && about.kind().is_some_and(|kind| self.wants_about(kind, &about.channel))
+    }
+
+    /// Queues an event of the last run; false if its time is over.
+    pub fn offer_again(&self, event: &Undelivered, about: &About<'_>, now_ms: u64) -> bool {
+        let Some(left) = left(event.time_ms, now_ms) else { return false };
+        let waiting = Waiting {
+            id: event.id.as_deref().map_or_else(new_id, Arc::from),
+            json: event.event.get().into(),
+            time_ms: event.time_ms,
+            give_up_at: Instant::now() + left,
+            delivery: event.delivery.as_deref().map(Arc::from),
+            receipt: None,
+        };
+        self.queue(&about.channel, waiting);
+        true
     }
 
     fn queue(&self, channel: &str, event: Waiting) {
@@ -195,7 +238,7 @@ impl Receiver {
                     "webhook events are dropped: as many wait as may, {MAX_WAITING} or {MAX_WAITING_BYTES} bytes"
                 );
             }
-            return;
+            return event.receipt.into_iter().for_each(Receipt::give);
         }
         self.dropping.store(0, Ordering::Relaxed);
         let mut hasher = DefaultHasher::new();
@@ -227,13 +270,14 @@ impl Receiver {
         self.ending.cancel();
     }
 
-    /// Takes out what was not delivered, once its lanes have ended.
+    /// Takes out what was not delivered, once its lanes have ended; what was handed over is still in its stream.
     pub fn take_undelivered(&self, app: &str) -> Vec<Undelivered> {
         let left: Vec<Waiting> = self.lanes.iter().flat_map(|lane| std::mem::take(&mut *lane.events.lock())).collect();
         *self.waiting.lock() = Load::default();
         let undelivered = |event: Waiting| {
             let json = RawValue::from_string(event.json.as_ref().to_owned());
             Some(Undelivered {
+                id: Some(event.id.as_ref().to_owned()),
                 app: app.to_owned(),
                 url: self.url.to_string(),
                 time_ms: event.time_ms,
@@ -241,7 +285,7 @@ impl Receiver {
                 event: json.inspect_err(|error| tracing::error!(%error, "a webhook event is no JSON")).ok()?,
             })
         };
-        left.into_iter().filter_map(undelivered).collect()
+        left.into_iter().filter(|event| event.receipt.is_none()).filter_map(undelivered).collect()
     }
 
     /// Where it is and whose: user, path and query may hold a token.
@@ -281,15 +325,18 @@ impl Receiver {
 
     /// Tries until it is delivered or its time is over.
     async fn deliver(&self, batch: &[Waiting]) {
-        let (Some(first), Some(last)) = (batch.first(), batch.last()) else { return };
+        let Some(first) = batch.first() else { return };
+        // Not of the last one: events of several nodes come in the order of their stream, and clocks differ.
+        let Some(give_up_at) = batch.iter().map(|event| event.give_up_at).max() else { return };
         let jsons: Vec<&str> = batch.iter().map(|event| &*event.json).collect();
         let body = webhook::body(first.time_ms, &jsons);
         let signature = self.secret.sign(body.as_bytes());
         let delivery = first.delivery.as_deref().unwrap_or_default();
+        let ids = batch.iter().map(|event| &*event.id).collect::<Vec<_>>().join(",");
         let mut pause = FIRST_PAUSE;
         for attempt in 1_u32.. {
             self.allowed().await;
-            let (why, retry_after) = match self.attempt(&body, &signature, delivery).await {
+            let (why, retry_after) = match self.attempt(&body, &signature, delivery, &ids).await {
                 Attempt::Delivered => return metrics::webhook_sent("delivered"),
                 Attempt::Failed { why, retry_after } => (why, retry_after),
             };
@@ -297,7 +344,7 @@ impl Receiver {
             if let Some(asked) = retry_after {
                 self.not_before.lock().replace(now + asked.min(TRY_FOR));
             }
-            if now >= last.give_up_at {
+            if now >= give_up_at {
                 metrics::webhook_sent("given_up");
                 metrics::WEBHOOK_EVENTS_DROPPED.increment(batch.len() as u64);
                 tracing::error!(receiver = %self.name(), delivery, attempt, why, events = batch.len(), "webhook given up");
@@ -305,7 +352,7 @@ impl Receiver {
             }
             metrics::webhook_sent("retried");
             tracing::warn!(receiver = %self.name(), delivery, attempt, why, "webhook not delivered, it is tried again");
-            self.pause(pause, last.give_up_at).await;
+            self.pause(pause, give_up_at).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -331,7 +378,7 @@ impl Receiver {
         }
     }
 
-    async fn attempt(&self, body: &str, signature: &str, delivery: &str) -> Attempt {
+    async fn attempt(&self, body: &str, signature: &str, delivery: &str, ids: &str) -> Attempt {
         let request = self
             .client
             .post(self.url.clone())
@@ -340,6 +387,7 @@ impl Receiver {
             .header("x-pusher-key", &self.key)
             .header("x-pusher-signature", signature)
             .header("x-herald-delivery", delivery)
+            .header("x-herald-event-ids", ids)
             .body(body.to_owned());
         match request.send().await {
             Ok(answer) if answer.status().is_success() => Attempt::Delivered,
@@ -357,7 +405,12 @@ impl Receiver {
     }
 
     fn done(&self, lane: &Lane, events: usize) {
-        let bytes = lane.events.lock().drain(..events).map(|event| event.json.len()).sum::<usize>();
+        let done: Vec<Waiting> = lane.events.lock().drain(..events).collect();
+        self.no_longer_waiting(events, done.iter().map(|event| event.json.len()).sum());
+        done.into_iter().filter_map(|event| event.receipt).for_each(Receipt::give);
+    }
+
+    fn no_longer_waiting(&self, events: usize, bytes: usize) {
         let mut waiting = self.waiting.lock();
         waiting.events -= events;
         waiting.bytes -= bytes;
@@ -375,12 +428,12 @@ impl Lane {
         let same = events.iter().take_while(|event| event.delivery == tried);
         // What was tried before a restart is tried again as it was, unless requests have become smaller.
         let (delivery, count) = match tried.clone() {
-            None => (new_delivery(), same.take(limit).count()),
+            None => (new_id(), same.take(limit).count()),
             Some(delivery) => match same.count() {
                 count if count <= limit => (delivery, count),
                 count => {
                     events.iter_mut().take(count).for_each(|event| event.delivery = None);
-                    (new_delivery(), limit)
+                    (new_id(), limit)
                 }
             },
         };
@@ -392,7 +445,14 @@ impl Lane {
     }
 }
 
-fn new_delivery() -> Arc<str> {
+/// How long an event that happened then is still to be tried; `None` if its time is over.
+fn left(time_ms: u64, now_ms: u64) -> Option<Duration> {
+    TRY_FOR.checked_sub(Duration::from_millis(now_ms.saturating_sub(time_ms)))
+}
+
+/// An id for an event or a request.
+#[must_use]
+pub fn new_id() -> Arc<str> {
     format!("{:032x}", rand::rng().random::<u128>()).into()
 }
 
@@ -416,17 +476,127 @@ fn cause(error: reqwest::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
     use super::*;
     use crate::apps::Apps;
     use crate::config::AppOptions;
 
     fn waiting(data: u64, delivery: Option<&str>) -> Waiting {
         Waiting {
+            id: format!("event-{data}").into(),
             json: data.to_string().into(),
             time_ms: 0,
             give_up_at: Instant::now(),
             delivery: delivery.map(Arc::from),
+            receipt: None,
         }
+    }
+
+    fn receiver(url: &str) -> Arc<Receiver> {
+        let options = WebhookOptions { url: Some(url.parse().unwrap()), batch: false, ..WebhookOptions::default() };
+        let app = AppOptions { key: "app-key".to_owned(), ..AppOptions::default() };
+        let app = Apps::new(vec![app]).by_key("app-key").unwrap();
+        Arc::new(Receiver::new(&app, &options, crate::outgoing::client().unwrap()).unwrap())
+    }
+
+    fn hand_over(receiver: &Receiver, id: &str, time_ms: u64, done: &Arc<DoneList>) {
+        receiver.hand_over(&id.into(), "hall", format!("\"{id}\"").into(), time_ms, done);
+    }
+
+    fn ids(done: &DoneList) -> Vec<String> {
+        done.take_all().into_iter().map(|done| done.id.to_string()).collect()
+    }
+
+    /// Reads one request at a time and answers it with the next of these; then it hangs.
+    async fn answering(answers: &'static [&'static str]) -> (String, TaskTracker) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let tasks = TaskTracker::new();
+        tasks.spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"]}") {
+                    stream.read_buf(&mut request).await.unwrap();
+                }
+                let answer = format!("HTTP/1.1 {answer}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            std::future::pending::<()>().await;
+        });
+        (url, tasks)
+    }
+
+    #[tokio::test]
+    async fn a_receipt_is_given_when_its_event_was_delivered_or_given_up() {
+        let (url, _serving) = answering(&["200 OK", "500 Oh no", "503 Later", "204 No Content"]).await;
+        let (receiver, done) = (receiver(&url), Arc::new(DoneList::default()));
+        let now = super::super::now_ms();
+        hand_over(&receiver, "delivered", now, &done);
+        hand_over(&receiver, "its-time-is-over", now - 301_000, &done);
+        hand_over(&receiver, "delivered-later", now - 290_000, &done);
+        hand_over(&receiver, "under-way", now, &done);
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        receiver.start(&tasks, &stop);
+        let mut found = Vec::new();
+        while found.len() < 3 {
+            found.extend(done.take_all().into_iter().map(|done| (done.id.to_string(), done.url.to_string())));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let expected = ["delivered", "its-time-is-over", "delivered-later"];
+        assert_eq!(found, expected.map(|id| (id.to_owned(), url.clone())));
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+        assert_eq!(receiver.waiting(), 1);
+        assert_eq!(receiver.take_undelivered("app-id").len(), 0, "it is still in the stream");
+        drop(receiver);
+        assert_eq!(ids(&done), [""; 0], "what merely goes away is not done");
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_gives_the_receipt_at_once() {
+        let (receiver, done) = (receiver("http://127.0.0.1:1/"), Arc::new(DoneList::default()));
+        receiver.waiting.lock().events = MAX_WAITING - 1;
+        hand_over(&receiver, "fits", 0, &done);
+        assert_eq!(ids(&done), [""; 0]);
+        hand_over(&receiver, "dropped", 0, &done);
+        assert_eq!(ids(&done), ["dropped"]);
+    }
+
+    #[tokio::test]
+    async fn only_what_this_node_has_alone_is_written_down() {
+        let (receiver, done) = (receiver("http://127.0.0.1:1/"), Arc::new(DoneList::default()));
+        hand_over(&receiver, "of-the-stream", 0, &done);
+        receiver.offer("of-this-node".into(), "hall", "1".into(), 7);
+        let left = receiver.take_undelivered("app-id");
+        let [event] = &left[..] else { panic!("one event: {left:?}") };
+        assert_eq!((event.id.as_deref(), event.time_ms), (Some("of-this-node"), 7));
+        assert_eq!((receiver.waiting(), ids(&done).len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_was_handed_over_and_is_in_no_request() {
+        let (receiver, done) = (receiver("http://127.0.0.1:1/"), Arc::new(DoneList::default()));
+        for id in ["under-way", "forgotten"] {
+            hand_over(&receiver, id, 0, &done);
+        }
+        receiver.offer("of-this-node".into(), "hall", "12345".into(), 0);
+        hand_over(&receiver, "forgotten-too", 0, &done);
+        let lane = receiver.lanes.iter().find(|lane| !lane.events.lock().is_empty()).unwrap();
+        assert_eq!(&*lane.begin(1)[0].id, "under-way");
+        receiver.forget_handed_over();
+        let left = || lane.events.lock().iter().map(|event| event.id.to_string()).collect::<Vec<_>>();
+        assert_eq!(left(), ["under-way", "of-this-node"]);
+        assert_eq!(receiver.waiting.lock().bytes, "\"under-way\"".len() + 5);
+        assert_eq!((receiver.waiting(), ids(&done).len()), (2, 0), "nobody is told");
+        receiver.done(lane, 1);
+        assert_eq!(ids(&done), ["under-way"], "its request was still answered");
+        assert_eq!(left(), ["of-this-node"]);
+        receiver.done(lane, 1);
+        receiver.forget_handed_over();
+        receiver.empty().await;
     }
 
     /// Empties a lane by requests of at most `limit` events; each with its id, or a dash if that is a new one.
@@ -466,11 +636,7 @@ mod tests {
 
     #[test]
     fn the_log_names_a_receiver_without_what_may_be_a_token() {
-        let url = "https://t0ken:t0ken@hooks.example.com:8443/services/t0ken?key=t0ken".parse().unwrap();
-        let options = WebhookOptions { url: Some(url), ..WebhookOptions::default() };
-        let app = AppOptions { key: "app-key".to_owned(), ..AppOptions::default() };
-        let app = Apps::new(vec![app]).by_key("app-key").unwrap();
-        let receiver = Receiver::new(&app, &options, crate::outgoing::client().unwrap()).unwrap();
+        let receiver = receiver("https://t0ken:t0ken@hooks.example.com:8443/services/t0ken?key=t0ken");
         assert_eq!(receiver.name(), "https://hooks.example.com:8443 of the app with key app-key");
     }
 

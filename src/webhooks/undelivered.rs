@@ -21,6 +21,9 @@ const SET_ASIDE: &str = "undelivered-webhooks.jsonl.broken";
 /// One event for one receiver: a line of the file. A channel's events stand in the order of their delivery.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Undelivered {
+    /// Its own id; files of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// The app's id.
     pub app: String,
     /// The receiver's address.
@@ -135,6 +138,7 @@ mod tests {
     fn event(number: u64) -> Undelivered {
         let json = format!(r#"{{"name":"client_event","channel":"private-a","data":"\ud83d é {number}"}}"#);
         Undelivered {
+            id: (number != 2).then(|| format!("event-{number}")),
             app: "app-id".to_owned(),
             url: "http://receiver/".to_owned(),
             time_ms: number,
@@ -158,6 +162,8 @@ mod tests {
         assert_eq!(taken.iter().map(|event| event.time_ms).collect::<Vec<_>>(), [1, 2, 3]);
         assert_eq!(taken[0].event.get(), event(1).event.get(), "byte for byte");
         assert_eq!([taken[0].delivery.as_deref(), taken[1].delivery.as_deref()], [Some("id"), None]);
+        let ids: Vec<_> = taken.iter().map(|event| event.id.as_deref()).collect();
+        assert_eq!(ids, [Some("event-1"), None, Some("event-3")], "the second as earlier versions wrote it");
         assert_eq!(fs::read_dir(&data).unwrap().count(), 0);
     }
 

@@ -208,20 +208,32 @@ async fn webhooks_of_a_node_that_died_are_told_by_another_in_their_order() {
     }
     let event = |name: &str| json!({ "name": name, "channel": ROOM });
     let of = |name: &str, user: &str| -> Value { json!({ "name": name, "channel": ROOM, "user_id": user }) };
-    receiver.expect(event("channel_occupied")).await;
-    receiver.expect(of("member_added", "ann")).await;
+    let mut told = Vec::new();
+    // At least once: what the dead one had delivered without noting it comes again, after which all goes on in its order.
+    let mut expect = async |expected: Value| {
+        told.push(expected.clone());
+        loop {
+            let event = receiver.event().await;
+            if event == expected {
+                return;
+            }
+            assert!(told.contains(&event), "{event} was not to come before {expected}");
+        }
+    };
+    expect(event("channel_occupied")).await;
+    expect(of("member_added", "ann")).await;
     nodes[0].kill();
     nodes[1].kill();
     let mut bob = nodes[2].connect().await;
     bob.join(ROOM, "bob").await;
-    receiver.expect(of("member_added", "bob")).await; // whoever looked after the webhooks may be dead
+    expect(of("member_added", "bob")).await; // whoever looked after the webhooks may be dead
     until_members_are(&nodes[2].api(), ROOM, &["ann", "bob"]).await;
     let counted = json!({ "occupied": true, "subscription_count": 2 });
     until_says(&nodes[2].api(), "/channels/presence-room", &[("info", "subscription_count")], &counted).await;
     let mut ann = clients.pop().unwrap();
     ann.unsubscribe(ROOM).await;
-    receiver.expect(of("member_removed", "ann")).await;
+    expect(of("member_removed", "ann")).await;
     bob.unsubscribe(ROOM).await;
-    receiver.expect(of("member_removed", "bob")).await;
-    receiver.expect(event("channel_vacated")).await;
+    expect(of("member_removed", "bob")).await;
+    expect(event("channel_vacated")).await;
 }

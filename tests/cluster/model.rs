@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::nodes::{Nodes, members, until, until_equal};
+use crate::nodes::{Nodes, members, until_equal};
 use crate::observer::Observer;
 use crate::redis::Redis;
 use crate::support::Client;
@@ -31,6 +31,8 @@ const CHANNELS: usize = 2;
 const USERS: usize = 4;
 /// Schedules that run at a time, on shared nodes and on nodes of their own.
 const AT_ONCE: (usize, usize) = (12, 2);
+/// How often a node has joined its cluster.
+const JOINED: &str = "herald_redis_reconnects_total";
 const SETTINGS: &str = "connection.activity_timeout = \"10m\"";
 
 static FAILED: AtomicBool = AtomicBool::new(false);
@@ -226,7 +228,7 @@ impl<'a> Schedule<'a> {
         self.tabs.retain(|tab| tab.node != node);
         self.observers.retain(|(at, ..)| *at != node);
         if is_missed {
-            self.until_seen(node, 0, false).await;
+            self.until_missed(node).await;
         }
         let Place::Own(nodes) = &mut self.place else { return };
         nodes.replace(node).await;
@@ -237,23 +239,23 @@ impl<'a> Schedule<'a> {
     async fn sleep(&mut self) {
         let node = self.random.random_range(0..NODES);
         self.note(format!("node {node} sleeps"));
-        self.place.nodes()[node].pause();
-        self.until_seen(node, 0, false).await;
-        self.note(format!("node {node} wakes up"));
+        let nodes = self.place.nodes();
+        let joined = nodes.sum([node], JOINED).await;
+        nodes[node].pause();
+        self.until_missed(node).await;
         self.place.nodes()[node].resume();
-        // What is sent until it stands in the cluster again is lost for it.
-        for number in 0..CHANNELS {
-            self.until_seen(node, number, true).await;
-        }
-        until(&self.place.nodes()[node], "ready").await;
+        // Until it has joined anew, what others publish is lost for its clients.
+        let has_joined = async || self.place.nodes().sum([node], JOINED).await > joined;
+        until_equal(&true, "whether it has joined anew", has_joined).await;
+        self.note(format!("node {node} has woken up"));
     }
 
-    /// Waits until the node's observer of a channel is a member for another node, or is none any more.
-    async fn until_seen(&self, node: usize, number: usize, expected: bool) {
+    /// Waits until the node's observer is no member any more for another node.
+    async fn until_missed(&self, node: usize) {
         let api = self.place.nodes()[(node + 1) % NODES].api();
-        let (channel, observer) = (self.presence(number), json!({ "id": format!("watch-{node}") }));
-        let is_there = async || members(&api, &channel).await.as_array().map(|users| users.contains(&observer));
-        until_equal(&Some(expected), &format!("whether node {node} is seen"), is_there).await;
+        let (channel, missing) = (self.presence(0), json!({ "id": format!("watch-{node}") }));
+        let is_there = async || members(&api, &channel).await.as_array().is_none_or(|users| users.contains(&missing));
+        until_equal(&false, &format!("whether node {node} is seen"), is_there).await;
     }
 
     /// A quiet point: everybody says what the model says.

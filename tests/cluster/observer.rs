@@ -58,9 +58,9 @@ impl Observer {
     /// Reads all that came before an event that this other node is asked to send now.
     pub(crate) async fn catch_up(&mut self, other: &Herald) {
         let marker = format!("marker-{:016x}", rand::random::<u64>());
-        let event = json!({ "name": marker, "channel": self.channel, "data": "" });
-        // A node that has just come back may need a moment; a marker that came twice harms nobody.
-        until_equal(&200, "the answer to a trigger", async || other.api().events(&event).await.status).await;
+        let body = json!({ "name": marker, "channel": self.channel, "data": "" });
+        // A node that slept may find out only now that it has to join anew.
+        until_equal(&200, "a trigger", async || other.api().events(&body).await.status).await;
         while self.next().await.event != marker {}
     }
 

@@ -13,6 +13,7 @@ mod delivery;
 mod events;
 mod filters;
 mod grace;
+mod ids;
 mod page;
 mod receiver;
 mod restart;

@@ -231,6 +231,11 @@ impl Request {
     pub(crate) fn delivery(&self) -> String {
         self.header("x-herald-delivery").to_owned()
     }
+
+    /// Each event's own id.
+    pub(crate) fn event_ids(&self) -> Vec<String> {
+        self.header("x-herald-event-ids").split(',').map(str::to_owned).collect()
+    }
 }
 
 async fn serve(listener: TcpListener, heard: Arc<Heard>) {

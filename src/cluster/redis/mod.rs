@@ -16,6 +16,7 @@ mod session;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -33,7 +34,7 @@ use redis::{
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::{Cluster, Event, Metered, Unclaimed, Unpublished, Unreachable};
+use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
 use crate::config::{ClusterOptions, RedisUrl, WhenUnreachable};
@@ -76,6 +77,7 @@ struct Shared {
     link: ArcSwapOption<Link>,
     changes: Changes,
     trouble: Mutex<Option<String>>,
+    has_joined: AtomicBool,
     started: Instant,
 }
 
@@ -109,6 +111,7 @@ impl Redis {
             link: ArcSwapOption::empty(),
             changes: Changes::default(),
             trouble: Mutex::new(Some("not connected yet".to_owned())),
+            has_joined: AtomicBool::new(false),
             started: Instant::now(),
         });
         tracing::info!(redis = %url, "this node is one of a cluster");
@@ -185,6 +188,20 @@ impl Shared {
             occupancies.push(Occupancy { subscription_count: counts.iter().sum(), user_count });
         }
         Ok(occupancies)
+    }
+
+    /// All that is here is registered, and every event for it reaches this node.
+    fn joined(&self, link: &Link) {
+        let before = self.trouble.lock().take();
+        self.has_joined.store(true, Ordering::Release);
+        metrics::REDIS_RECONNECTS.increment(1);
+        tracing::info!(node = link.node, before, "in the cluster");
+    }
+
+    /// What receivers still have of the stream is another's to deliver.
+    fn forget_handed_over(&self) {
+        let webhooks = self.node.rooms().filter_map(|room| room.webhooks.as_ref());
+        webhooks.for_each(|webhooks| webhooks.forget_handed_over());
     }
 
     /// Reports what no change of occupancy brings; the stream carries it to whoever delivers.
@@ -311,8 +328,7 @@ impl Cluster for Redis {
         asked.cmd("HGET").arg(&key).arg("frame").cmd("PTTL").arg(&key);
         let (frame, ttl_ms): (Option<String>, i64) = self.shared.pipeline(&link, &asked).await.map_err(unknown)?;
         let Some(frame) = frame else { return Ok(None) };
-        let [data] =
-            serde_json::from_str(&frame).ok().and_then(|event| members(event, ["data"]).ok()).unwrap_or([None]);
+        let [data] = members(&frame, ["data"]).unwrap_or_default();
         let ttl = Duration::from_millis(u64::try_from(ttl_ms).unwrap_or_default());
         Ok(data.map(|data| Kept { data: data.get().to_owned(), ttl }))
     }
@@ -392,8 +408,9 @@ impl Cluster for Redis {
         }
     }
 
-    fn trouble(&self) -> Option<String> {
-        self.shared.trouble.lock().clone()
+    fn trouble(&self) -> Option<Trouble> {
+        let reason = self.shared.trouble.lock().clone()?;
+        Some(Trouble { reason, has_joined: self.shared.has_joined.load(Ordering::Acquire) })
     }
 
     async fn leave(&self) {
@@ -413,6 +430,7 @@ impl Cluster for Redis {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.shared.forget_handed_over();
     }
 }
 

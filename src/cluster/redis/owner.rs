@@ -58,11 +58,7 @@ pub(super) async fn run(shared: &Shared, link: &Link, mut owns: mpsc::Receiver<V
     while let Some(reaping) = owns.recv().await {
         let mut deliveries = Deliveries::default();
         let worked = work(shared, link, reaping, &mut deliveries).await;
-        shared
-            .node
-            .rooms()
-            .filter_map(|room| room.webhooks.as_ref())
-            .for_each(|webhooks| webhooks.forget_handed_over());
+        shared.forget_handed_over();
         match worked {
             Err(Ended::Redis(error)) if error.code() == Some("NOTOWNER") => {}
             Err(ended) => return ended,
@@ -213,7 +209,7 @@ impl Deliveries {
     /// Takes out of the stream what all receivers are done with, and notes what some are.
     async fn settle(&mut self, shared: &Shared, link: &Link, mut finished: Vec<String>) -> RedisResult<()> {
         let mut marks = Vec::new();
-        for done in self.done.take() {
+        for done in self.done.take_all() {
             let Some(id) = done.id.strip_prefix("0-") else { continue };
             let Some(open) = self.open.get_mut(id) else { continue };
             open.remove(&done.url);

@@ -81,6 +81,12 @@ impl Changes {
         }
     }
 
+    /// Whether all that somebody waits for was told.
+    fn nobody_waits(&self) -> bool {
+        let waiting = self.waiting.lock();
+        waiting.urgent.is_empty() && waiting.users.is_empty()
+    }
+
     /// Returns when nothing is left to tell.
     pub(super) async fn all_told(&self) {
         loop {
@@ -202,6 +208,7 @@ impl Registry {
     pub(super) async fn keep_up(&mut self, shared: &Shared, link: &Link, mut sink: PubSubSink) -> Ended {
         let mut lazy = tokio::time::interval(LAZY);
         lazy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut is_new = true;
         loop {
             let batch = shared.changes.next(&mut lazy).await;
             let told = async {
@@ -215,6 +222,10 @@ impl Registry {
                 return ended;
             }
             self.look_again(shared);
+            if is_new && shared.changes.nobody_waits() {
+                is_new = false;
+                shared.joined(link);
+            }
         }
     }
 

@@ -19,7 +19,6 @@ use super::keys::Topic;
 use super::registry::Registry;
 use super::{ANSWER, Link, Shared, message, owner};
 use crate::config::WhenUnreachable;
-use crate::metrics;
 
 /// Pauses between attempts to reach Redis.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
@@ -122,9 +121,6 @@ async fn begin(
 
     let link = Arc::new(link);
     shared.link.store(Some(Arc::clone(&link)));
-    let trouble = shared.trouble.lock().take();
-    metrics::REDIS_RECONNECTS.increment(1);
-    tracing::info!(node = link.node, before = trouble, "in the cluster");
     let (owned, owns) = mpsc::channel(1);
     let (of_beat, of_owner) = ((Arc::clone(shared), Arc::clone(&link)), (Arc::clone(shared), Arc::clone(&link)));
     tasks.spawn(async move { heartbeat(&of_beat.0, &of_beat.1, own_pulse, owned).await });
