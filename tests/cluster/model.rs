@@ -8,6 +8,7 @@
 //! `HERALD_MODEL_SCHEDULES=1`, that schedule runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -33,6 +34,8 @@ const AT_ONCE: (usize, usize) = (12, 2);
 /// How often a node has joined its cluster.
 const JOINED: &str = "herald_redis_reconnects_total";
 const SETTINGS: &str = "connection.activity_timeout = \"10m\"";
+
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name} is a number")))
@@ -93,10 +96,10 @@ struct Schedule<'a> {
     steps: Vec<String>,
 }
 
-/// Says which schedule failed, whatever failed in it.
+/// Says which schedule failed, whatever failed in it: the first to be dropped, for the others go with it.
 impl Drop for Schedule<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() && !FAILED.swap(true, Ordering::Relaxed) {
             let steps = self.steps.join("\n  ");
             eprintln!("with HERALD_MODEL_SEED={} HERALD_MODEL_SCHEDULES=1:\n  {steps}", self.seed);
         }

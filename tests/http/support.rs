@@ -1,6 +1,6 @@
 //! A server of one's own, requests to it, and subscribers that see what a request does.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -70,7 +70,19 @@ impl Herald {
             }
         });
         herald.port = port.recv_timeout(DEADLINE).expect("herald did not say where it listens");
+        while std::env::var_os("HERALD_TEST_REDIS_URL").is_some() && !herald.is_ready() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         herald
+    }
+
+    /// Whether it has reached its Redis.
+    fn is_ready(&self) -> bool {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.write_all(b"GET /health/ready HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.contains("\"ready\"")
     }
 
     /// A connection of one's own.

@@ -53,13 +53,29 @@ impl Herald {
         let mut config: Table = config.parse().expect("the test's configuration is TOML");
         let is_shared = join_cluster(&mut config, &folder);
         let mut first = Self::start_node(folder, config.clone(), &[]).await;
+        if is_shared {
+            first.until_ready().await;
+        }
         if is_shared && std::env::var(NODES).is_ok_and(|nodes| nodes == "2") {
             let server = config.entry("server").or_insert_with(|| Table::new().into()).as_table_mut().unwrap();
             server.insert("listen".to_owned(), "127.0.0.1:0".into());
             let folder = Arc::new(tempfile::tempdir().unwrap());
-            first.second = Some(Box::new(Self::start_node(folder, config, &[]).await));
+            let second = Self::start_node(folder, config, &[]).await;
+            second.until_ready().await;
+            first.second = Some(Box::new(second));
         }
         first
+    }
+
+    /// Waits until the server has reached its Redis.
+    async fn until_ready(&self) {
+        let ready = async {
+            let request = "GET /health/ready HTTP/1.1\r\nHost: health\r\nConnection: close\r\n\r\n";
+            while Api::new(self.address, self.app.clone()).raw(request).await.json()["status"] != "ready" {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, ready).await.expect("it reaches its Redis in time");
     }
 
     async fn start_node(folder: Arc<TempDir>, mut config: Table, environment: &[(&str, &str)]) -> Self {
@@ -173,9 +189,12 @@ impl Herald {
         self.api().trigger(channel, event, data).await;
     }
 
-    /// Asks the process to end.
+    /// Asks the process to end; where there are two, both.
     pub(crate) fn terminate(&self) {
         self.signal("TERM");
+        if let Some(second) = &self.second {
+            second.signal("TERM");
+        }
     }
 
     fn signal(&self, name: &str) {
