@@ -77,10 +77,8 @@ pub enum Metered {
 }
 
 /// What is wrong with the cluster.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Trouble {
-    /// Why it cannot be reached.
-    pub reason: String,
     /// Whether this node has ever been in it: if not, it has nobody whom it could serve on.
     pub has_joined: bool,
 }

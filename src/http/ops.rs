@@ -43,10 +43,7 @@ async fn ready(State(parts): State<Arc<Parts>>) -> Response {
         None => answer(StatusCode::OK, "ready"),
         Some(trouble) if !trouble.has_joined => answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         // Clients are served on: taking every node out at once because Redis is away would help nobody.
-        Some(trouble) => json(
-            StatusCode::OK,
-            &serde_json::json!({ "status": "degraded", "checks": { "redis": trouble.reason } }).to_string(),
-        ),
+        Some(_) => json(StatusCode::OK, r#"{"status":"degraded","checks":{"redis":"down"}}"#),
     }
 }
 

@@ -30,7 +30,8 @@ async fn each_event_has_an_id_of_its_own() {
         assert_eq!(all.len(), sizes[0]);
         for size in &sizes[1..] {
             let ids = ids_of(&receiver.request().await);
-            assert_eq!(ids.len(), *size);
+            // In a cluster they come out of the stream in portions.
+            assert!(ids.len() == *size || in_cluster() && ids.len() <= *size, "{} of {size}", ids.len());
             all.extend(ids);
         }
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{all:?}");

@@ -432,8 +432,8 @@ impl Cluster for Redis {
     }
 
     fn trouble(&self) -> Option<Trouble> {
-        let reason = self.shared.trouble.lock().clone()?;
-        Some(Trouble { reason, has_joined: self.shared.has_joined.load(Ordering::Acquire) })
+        let is_away = self.shared.trouble.lock().is_some();
+        is_away.then(|| Trouble { has_joined: self.shared.has_joined.load(Ordering::Acquire) })
     }
 
     async fn leave(&self) {

@@ -383,7 +383,9 @@ impl Registry {
 
     fn look_again(&mut self, shared: &Shared) {
         let now = Instant::now();
-        while let Some((_, (app, channel))) = self.doubtful.pop_front_if(|(at, _)| *at <= now) {
+        while self.doubtful.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, (app, channel))) = self.doubtful.pop_front()
+        {
             if let Some(found) = shared.node.room_of(&app).and_then(|room| room.find(&channel)) {
                 found.doubt();
                 shared.changes.channel(&app, &channel, true);
