@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use herald::apps::Apps;
+use herald::cluster::Event;
+use herald::cluster::local::Local;
 use herald::config::AppOptions;
 use herald::hub::queue::{Bounds, Queue};
-use herald::hub::{Client, Frame, Hub};
+use herald::hub::{Client, Frame, Hub, Node};
 use herald::webhooks::Webhooks;
 use herald_protocol::client::ClientMessage;
 use herald_protocol::json::quoted;
@@ -75,7 +77,9 @@ fn fan_out(c: &mut Criterion) {
     let app = apps.by_id("app-id").unwrap();
     let folder = tempfile::tempdir().unwrap();
     let webhooks = Webhooks::start(&apps, &herald::outgoing::client().unwrap(), folder.path());
-    let (hub, channel, data) = (Hub::new(&apps, &webhooks), ChannelName::parse(CHANNEL, 164).unwrap(), data());
+    let node = Arc::new(Node::new(&apps, &webhooks, false));
+    let hub = Hub { cluster: Arc::new(Local::new(Arc::clone(&node))), node };
+    let (channel, data) = (ChannelName::parse(CHANNEL, 164).unwrap(), data());
     let subscriber = |number| {
         let queue = Queue::new(Bounds { max_frames: 10_000, max_bytes: 1 << 20 });
         let client = Arc::new(Client { socket_id: SocketId::from_random(number), app: Arc::clone(&app), queue });
@@ -91,7 +95,8 @@ fn fan_out(c: &mut Criterion) {
         }
         assert_eq!(frames.len(), expected);
     };
-    let publish = || runtime.block_on(hub.publish(&app, &channel, "order-changed", &data, None)).unwrap();
+    let event = Event { channel: &channel, name: "order-changed", data: &data, except: None, once: None };
+    let publish = || runtime.block_on(hub.publish(&app, &event)).unwrap();
     empty(clients.len()); // the answers to their subscriptions
     publish();
 

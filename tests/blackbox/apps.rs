@@ -1,8 +1,11 @@
 //! Apps (sections 2 and 4.1): nothing crosses from one to another, a disabled one is closed, keys can be changed without a gap.
 
-use serde_json::json;
+use std::time::{Duration, Instant};
 
-use crate::support::{App, Client, Herald};
+use serde_json::{Value, json};
+
+use crate::support::api::Api;
+use crate::support::{App, Client, DEADLINE, Herald, in_cluster};
 
 const TWO: &str = r#"
     [[apps]]

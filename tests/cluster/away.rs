@@ -373,3 +373,30 @@ async fn a_redis_that_hangs_holds_up_no_client() {
     other.subscribe("private-talk").await;
     nodes.until_all_say("/channels", &[], &json!({ "channels": { "private-talk": {} } })).await;
 }
+
+#[tokio::test]
+async fn a_redis_that_was_away_for_long_and_has_kept_everything_costs_nobody_a_member() {
+    let redis = Redis::start();
+    let nodes = Nodes::start(&redis.url(), 3, "").await;
+    let mut observers = Vec::new();
+    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
+        observers.push(Observer::join(node, ROOM, user).await);
+    }
+    for observer in &mut observers {
+        observer.until(["ann", "bob", "cid"]).await;
+        observer.told();
+    }
+    redis.pause(); // for all of them, and for longer than `node_timeout`
+    for node in &*nodes {
+        until(node, "degraded").await;
+    }
+    redis.resume();
+    for node in &*nodes {
+        until(node, "ready").await;
+    }
+    nodes.until_members_are(ROOM, &["ann", "bob", "cid"]).await;
+    for (position, observer) in observers.iter_mut().enumerate() {
+        observer.catch_up(&nodes[(position + 1) % 3]).await;
+        assert_eq!(observer.told(), [""; 0], "nobody was taken for dead");
+    }
+}

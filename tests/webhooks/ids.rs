@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::delivery::{config, herald_with, say};
 use super::receiver::{Receiver, Reply, Request};
-use super::support::Herald;
+use super::support::{Herald, in_cluster};
 
 /// Checks that the request has one id for each event, none of them empty.
 fn ids_of(request: &Request) -> Vec<String> {

@@ -142,7 +142,7 @@ impl FromRequest<Arc<Parts>> for Signed {
         let body = body::read(&head, body, limit, parts.config.server.request_timeout).await?;
         let parameters = authorized.with(&body).inspect_err(failed)?;
         if matches!(head.method, Method::GET | Method::HEAD) {
-            within(&parts, &app, Metered::Reads, 1).await?;
+            within(parts, &app, Metered::Reads, 1).await?;
         }
         Ok(Self { app, head, parameters, body, values })
     }

@@ -5,20 +5,31 @@ local node, joining, timeout_ms, lease_ms = ARGV[1], ARGV[2] == '1', tonumber(AR
 local now = now_us()
 redis.call('SET', key('epoch'), integer(now), 'NX')
 local epoch = redis.call('GET', key('epoch'))
-if joining then
-    redis.call('ZADD', KEYS[1], integer(now), node)
-elseif redis.call('ZSCORE', KEYS[1], node) then
-    redis.call('ZADD', KEYS[1], 'XX', integer(now), node)
-else
+local owner, last = redis.call('GET', key('owner')), redis.call('ZSCORE', KEYS[1], node)
+if not last and not joining then
     return { epoch, 0, 0, {} }
 end
-local owner = redis.call('GET', key('owner'))
+redis.call('ZADD', KEYS[1], integer(now), node)
+-- Whoever could not be heard for so long himself, or finds nobody in charge at all, knows nothing of the others: it may have been Redis
+-- that was away, and then they are about to come back.
+local was_silent
+if last then
+    was_silent = now - last > timeout_ms * 1000
+else
+    was_silent = not owner
+end
+if was_silent and redis.call('ZCARD', KEYS[1]) > 1 then
+    redis.call('SET', key('patience'), '1', 'PX', timeout_ms)
+end
 if not owner then
     redis.call('SET', key('owner'), node, 'PX', lease_ms)
 elseif owner == node then
     redis.call('PEXPIRE', key('owner'), lease_ms)
 else
     return { epoch, 1, 0, {} }
+end
+if redis.call('EXISTS', key('patience')) == 1 then
+    return { epoch, 1, 1, redis.call('SMEMBERS', key('reaping')) }
 end
 for _, silent in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', integer(now - timeout_ms * 1000))) do
     redis.call('ZREM', KEYS[1], silent)
