@@ -25,6 +25,7 @@ mod reads;
 #[path = "../webhooks/receiver.rs"]
 mod receiver;
 mod redis;
+mod scripts;
 mod settings;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
