@@ -86,7 +86,9 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     let setup = variables.iter().fold(Setup::new(), |setup, name| setup.env(name, "~ such a value ~"));
     let said = setup.refused().await;
     for name in variables {
-        let told = said.contains(&format!("(from {name}): \"~ such a value ~\" is not allowed; it must be "));
+        // What is no address of a Redis may be its password in the wrong place.
+        let value = if name == "HERALD_CLUSTER_REDIS_URL" { "the value" } else { "\"~ such a value ~\"" };
+        let told = said.contains(&format!("(from {name}): {value} is not allowed; it must be "));
         assert!(told != ANY_TEXT.contains(&name), "{name}:\n{said}");
     }
 }
@@ -99,6 +101,9 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         "false" => true.into(),
         "\"info\"" => "debug".into(),
         "\"auto\"" => "json".into(),
+        "\"reject\"" => "deliver-locally".into(),
+        _ if name == "node_timeout" => "21s".into(), // three times the heartbeat
+        _ if allowed.starts_with("redis://") => "redis://127.0.0.1:7777/1".into(),
         number if number.parse::<i64>().is_ok() => (number.parse::<i64>().unwrap() - 1).into(),
         _ if allowed.starts_with("a number from 1 ") => 77.into(),
         _ if allowed.starts_with("a span of time") => "7s".into(),
