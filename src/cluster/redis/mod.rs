@@ -1,7 +1,7 @@
 //! Many nodes that share one Redis.
 //!
-//! Start at [`session::run`]: while Redis can be reached, a session keeps this node in the cluster: [`registry`] brings what the hub says
-//! has changed into Redis and its answers back, [`inbound`] hands other nodes' events to the hub, [`owner`] does what one node does for all
+//! Start at `session::run`: while Redis can be reached, a session keeps this node in the cluster: `registry` brings what the hub says
+//! has changed into Redis and its answers back, `inbound` hands other nodes' events to the hub, `owner` does what one node does for all
 //! (due departures, dead nodes, webhooks). When it breaks, another session begins with everything registered anew. Here is what does not
 //! need to wait in a line: publishing and asking. Always: what a node tells is absolute, never a difference, so it may be told twice; one
 //! script decides what is first and last; a node that was taken out is told so and comes back under another id.
