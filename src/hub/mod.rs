@@ -72,7 +72,7 @@ impl Hub {
         futures_util::future::join_all(rooms).await;
     }
 
-    /// Hands an event triggered over HTTP to every subscriber of `channel` but `except`.
+    /// Hands an event triggered over HTTP to the subscribers that it is for, on every node.
     ///
     /// # Errors
     /// See [`Unpublished`].

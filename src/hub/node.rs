@@ -22,8 +22,6 @@ use crate::webhooks::{AppWebhooks, Webhooks};
 #[derive(Debug)]
 pub struct Node {
     rooms: HashMap<String, Room>,
-    /// Whether the channels are a cluster's.
-    in_cluster: bool,
 }
 
 /// What one app has on this node.
@@ -37,13 +35,14 @@ pub struct Room {
     pub users: Users,
     /// Who is told what happens.
     pub webhooks: Option<Arc<AppWebhooks>>,
+    /// Whether the channels are a cluster's.
     in_cluster: bool,
     /// Channels whose number of subscriptions has to be announced, where this node is alone.
     counts: Option<DueList<Arc<Channel>>>,
 }
 
 impl Node {
-    /// Nobody yet, for these apps.
+    /// Nobody yet, for these apps; their channels are a cluster's, or this node's alone.
     #[must_use]
     pub fn new(apps: &Apps, webhooks: &Webhooks, in_cluster: bool) -> Self {
         let room = |app: &Arc<App>| Room {
@@ -55,13 +54,7 @@ impl Node {
             in_cluster,
             counts: (app.options.subscription_count && !in_cluster).then(DueList::default),
         };
-        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect(), in_cluster }
-    }
-
-    /// Whether the channels are a cluster's.
-    #[must_use]
-    pub const fn in_cluster(&self) -> bool {
-        self.in_cluster
+        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect() }
     }
 
     /// What an app has here.

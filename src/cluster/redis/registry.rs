@@ -199,14 +199,9 @@ impl Registry {
         Ok(())
     }
 
-    /// Notes everything that is here, and everything that Redis may hold, as changed.
-    pub(super) fn note_everything(&self, shared: &Shared) {
-        for room in shared.node.rooms() {
-            let app = room.app.id();
-            room.channels().iter().for_each(|channel| shared.changes.channel(app, &channel.name, true));
-            room.users.of_interest().iter().for_each(|user| shared.changes.user(app, user));
-            shared.changes.connections(app);
-        }
+    /// Notes everything that Redis may hold as changed.
+    pub(super) fn note_held(&self, shared: &Shared) {
+        shared.node.rooms().for_each(|room| shared.changes.connections(room.app.id()));
         self.channels.keys().for_each(|(app, channel)| shared.changes.channel(app, channel, true));
         self.users.keys().for_each(|(app, user)| shared.changes.user(app, user));
     }

@@ -80,7 +80,7 @@ async fn session(shared: &Arc<Shared>, registry: &mut Registry, before: &mut Bef
     match meanwhile(shared, begin(shared, registry, before)).await {
         Ok((link, sink, mut tasks)) => {
             unconfirm(shared);
-            registry.note_everything(shared);
+            registry.note_held(shared);
             tokio::select! {
                 ended = registry.keep_up(shared, &link, sink) => ended,
                 Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Panicked(error.to_string())),
@@ -128,7 +128,7 @@ async fn begin(
     Ok((link, sink, tasks))
 }
 
-/// From now on whoever comes has to wait for Redis.
+/// From now on whoever comes has to wait for Redis, and all that is here has to be told to it.
 fn unconfirm(shared: &Shared) {
     for room in shared.node.rooms() {
         let app = room.app.id();
