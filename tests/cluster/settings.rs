@@ -120,14 +120,19 @@ async fn what_cannot_work_is_refused_at_the_start() {
         )
     };
     let url = |url: &str| format!("cluster.redis.url = \"{url}\"");
+    const FORMS: &[&str] = &["redis://USER", "redis-sentinel://", "master=NAME", "redis-cluster://", "rediss"];
     for (config, named) in [
         (timing("5s", "14s"), &["node_timeout", "heartbeat"] as &[_]),
         (timing("1s", "1s"), &["node_timeout", "heartbeat"]),
-        (url("http://ann:hunter2@localhost:6379"), &["redis"]),
-        (url("redis//ann:hunter2@localhost"), &["redis"]),
-        (url("localhost:6379"), &["redis"]),
-        (url("redis://ann:hunter2@localhost:notaport"), &["redis"]),
-        (url("redis://ann:hunter2@localhost/notanumber"), &["redis"]),
+        (url("http://ann:hunter2@localhost:6379"), FORMS),
+        (url("redis//ann:hunter2@localhost"), FORMS),
+        (url("localhost:6379"), FORMS),
+        (url("redis://ann:hunter2@localhost:notaport"), FORMS),
+        (url("redis://ann:hunter2@localhost/notanumber"), FORMS),
+        (url("redis://ann:hunter2@localhost?protocol=resp3"), FORMS),
+        (url("redis-sentinel://ann:hunter2@localhost,localhost:26380"), FORMS),
+        (url("redis-sentinel://ann:hunter2@localhost,?master=main"), FORMS),
+        (url("redis-cluster://ann:hunter2@localhost:7000,localhost:7001/2"), FORMS),
         ("cluster.when_unreachable = \"hope\"".to_owned(), &["when_unreachable", "reject", "deliver-locally"]),
     ] {
         let said = refusal(&config).await;

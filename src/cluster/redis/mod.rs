@@ -30,7 +30,8 @@ use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{
-    Cmd, FromRedisValue, IntoConnectionInfo as _, Pipeline, RedisError, RedisResult, Script, ScriptInvocation,
+    Cmd, ConnectionAddr, FromRedisValue, IntoConnectionInfo as _, Pipeline, RedisConnectionInfo, RedisError,
+    RedisResult, Script, ScriptInvocation,
 };
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -39,7 +40,7 @@ use tokio_util::task::TaskTracker;
 use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
-use crate::config::{ClusterOptions, RedisUrl, WhenUnreachable};
+use crate::config::{ClusterOptions, RedisKind, RedisUrl, WhenUnreachable};
 use crate::hub::channel::{Change, Channel, Keep};
 use crate::hub::{Frame, Kept, Node, Occupancy};
 use crate::limits::Refused;
@@ -103,13 +104,11 @@ impl Redis {
     /// When the URL is none, or the machine's certificates cannot be read.
     pub fn start(url: &RedisUrl, options: &ClusterOptions, node: &Arc<Node>) -> anyhow::Result<Arc<dyn Cluster>> {
         crate::outgoing::install_crypto();
-        let problem = || format!("cluster.redis.url: {url} cannot be used");
-        let info = url.full().into_connection_info().with_context(problem)?;
         let shared = Arc::new(Shared {
             node: Arc::clone(node),
-            client: redis::Client::open(info).with_context(problem)?,
+            client: client(url).with_context(|| format!("cluster.redis.url: {url} cannot be used"))?,
             options: options.clone(),
-            keys: Keys::new(&options.redis.prefix, url.database()),
+            keys: Keys::new(&options.redis.prefix, &url.database.to_string()),
             scripts: Scripts::new(),
             link: ArcSwapOption::empty(),
             changes: Changes::default(),
@@ -124,6 +123,27 @@ impl Redis {
         redis.tasks.spawn(async move { stop.run_until_cancelled(session::run(&shared)).await });
         Ok(Arc::new(redis))
     }
+}
+
+fn client(url: &RedisUrl) -> anyhow::Result<redis::Client> {
+    anyhow::ensure!(
+        url.kind == RedisKind::Standalone,
+        "nodes are joined by a Redis without Sentinel and Redis Cluster"
+    );
+    let (host, port) = url.hosts.first().cloned().context("it names no host")?;
+    let address = if url.is_tls {
+        ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+    } else {
+        ConnectionAddr::Tcp(host, port)
+    };
+    let mut login = RedisConnectionInfo::default().set_db(url.database.into());
+    if let Some(user) = &url.user {
+        login = login.set_username(user);
+    }
+    if let Some(password) = &url.password {
+        login = login.set_password(password);
+    }
+    Ok(redis::Client::open(address.into_connection_info()?.set_redis_settings(login))?)
 }
 
 impl Shared {
