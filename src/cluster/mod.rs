@@ -181,6 +181,9 @@ pub trait Cluster: Debug + Send + Sync {
     /// What is wrong with it, if anything: for the health page.
     fn trouble(&self) -> Option<Trouble>;
 
+    /// How many parts of the cluster this node looks after: their webhooks, their dead nodes, the end of graces.
+    fn owned_buckets(&self) -> usize;
+
     /// Gives up what this node holds, at an end in order.
     async fn leave(&self);
 }

@@ -74,6 +74,7 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     metrics::longest_queue(longest);
     metrics::webhook_queue(parts.webhooks.waiting());
     metrics::cluster_reached(usize::from(parts.hub.cluster.trouble().is_none()));
+    metrics::owned_buckets(parts.hub.cluster.owned_buckets());
     metrics::ready(usize::from(parts.is_ready()));
     for app in parts.apps.iter() {
         let room = parts.hub.node.room(app);

@@ -332,9 +332,7 @@ async fn a_connection_has_a_thousand_subscriptions_and_not_one_more() {
     for number in 0..1_000 {
         client.send(client.subscription(&name(number), None)).await;
     }
-    for number in 0..1_000 {
-        client.expect_succeeded(&name(number)).await;
-    }
+    client.expect_all_succeeded((0..1_000).map(name)).await;
     client.send(client.subscription("one-more", None)).await;
     let (kind, status, text) = client.expect_subscription_error("one-more").await;
     assert_eq!((&*kind, status), ("LimitReached", 4100));

@@ -9,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
+mod audit;
 mod away;
 mod crash;
 mod events;

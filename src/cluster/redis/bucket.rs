@@ -46,6 +46,8 @@ pub(super) struct Common {
     pub(super) scripts: Scripts,
     /// Buckets in which this node does not stand right now.
     pub(super) away: AtomicUsize,
+    /// Buckets that this node looks after.
+    pub(super) owned: AtomicUsize,
     pub(super) started: Instant,
 }
 

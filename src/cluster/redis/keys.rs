@@ -15,6 +15,8 @@ const CRC: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 /// The names of one bucket.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
+    /// In how many buckets everything lies, whatever their number is.
+    pub(super) all: String,
     tag: String,
     bucket: u16,
     buckets: u16,
@@ -55,7 +57,8 @@ impl Keys {
         let others = (1..=u16::MAX).map(|salt| format!("{first}.{salt}"));
         let is_within = |tag: &String| CRC.checksum(tag.as_bytes()) % SLOTS / share == bucket;
         let tag = std::iter::once(first.clone()).chain(others).find(is_within).unwrap_or(first);
-        Self { tag: format!("{{{tag}}}"), bucket, buckets }
+        let all = format!("{{{prefix}:{database}:0}}:buckets");
+        Self { all, tag: format!("{{{tag}}}"), bucket, buckets }
     }
 
     /// Its number.

@@ -7,6 +7,7 @@
 //! absolute, never a difference, so it may be told twice; one script decides what is first and last; a node that was taken out is told so
 //! and comes back under another id.
 
+mod audit;
 mod bucket;
 mod inbound;
 mod keys;
@@ -86,6 +87,7 @@ impl Redis {
             options: options.clone(),
             scripts: Scripts::new(),
             away: AtomicUsize::new(all_keys.len()),
+            owned: AtomicUsize::new(0),
             started: Instant::now(),
         });
         tracing::info!(redis = %url, "this node is one of a cluster");
@@ -328,6 +330,10 @@ impl Cluster for Redis {
             has_joined: self.buckets.iter().all(|bucket| bucket.has_joined.initialized()),
             is_partial: away < self.buckets.len(),
         })
+    }
+
+    fn owned_buckets(&self) -> usize {
+        self.common.owned.load(Ordering::Relaxed)
     }
 
     async fn leave(&self) {

@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use herald_protocol::webhook::{WebhookEvent, WebhookKind};
@@ -15,12 +16,11 @@ use redis::streams::StreamRangeReply;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::bucket::{Bucket, Link};
+use super::bucket::{Bucket, Common, Link};
 use super::registry::ended;
 use super::session::Ended;
 use super::{GRACE_MS, hex};
 use crate::answers::digest;
-use crate::hub::Node;
 use crate::metrics;
 use crate::webhooks::receipt::DoneList;
 
@@ -161,7 +161,7 @@ async fn due(bucket: &Bucket, link: &Link) -> RedisResult<usize> {
 /// Events of the stream on their way to the receivers. An event stays in the stream until all its receivers are done with it; which of
 /// them already are stands beside it meanwhile.
 struct Deliveries {
-    node: Arc<Node>,
+    common: Arc<Common>,
     /// What the ids of its events begin with: the stream's own number what is unique in the bucket only.
     prefix: String,
     /// The last entry that was read.
@@ -173,10 +173,11 @@ struct Deliveries {
     done: Arc<DoneList>,
 }
 
-/// What receivers still have is another's to deliver.
+/// At the end of the ownership: what receivers still have is another's to deliver.
 impl Drop for Deliveries {
     fn drop(&mut self) {
-        let webhooks = self.node.rooms().filter_map(|room| room.webhooks.as_ref());
+        self.common.owned.fetch_sub(1, Ordering::Relaxed);
+        let webhooks = self.common.node.rooms().filter_map(|room| room.webhooks.as_ref());
         webhooks.for_each(|webhooks| webhooks.forget_handed_over(&self.done));
     }
 }
@@ -186,8 +187,9 @@ impl Deliveries {
         let asked = redis::cmd("SMEMBERS").arg(bucket.keys.webhooks_done()).to_owned();
         let marks: Vec<String> = bucket.command(link, &asked).await?;
         let marks = marks.iter().filter_map(|mark| mark.split_once(' '));
+        bucket.common.owned.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
-            node: Arc::clone(&bucket.common.node),
+            common: Arc::clone(&bucket.common),
             prefix: format!("{}-", bucket.keys.bucket()),
             read: None,
             open: HashMap::new(),
@@ -231,7 +233,7 @@ impl Deliveries {
         let mut open = HashSet::new();
         let (app, channel) = (field("app"), field("channel"));
         let (Some(webhooks), Ok(kind), Ok(time_ms)) = (
-            self.node.room_of(&app).and_then(|room| room.webhooks.as_ref()),
+            self.common.node.room_of(&app).and_then(|room| room.webhooks.as_ref()),
             field("kind").parse::<WebhookKind>(),
             field("time").parse(),
         ) else {

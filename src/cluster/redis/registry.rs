@@ -19,6 +19,7 @@ use redis::{RedisError, RedisResult};
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::audit::Audit;
 use super::bucket::{Bucket, Link};
 use super::keys::Topic;
 use super::session::Ended;
@@ -152,20 +153,21 @@ fn take<T: std::hash::Hash + Eq>(from: &mut IndexSet<T>, into: &mut IndexSet<T>)
 /// What Redis is known to hold under this node's id.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    channels: HashMap<ChannelKey, Held>,
-    users: HashMap<UserKey, usize>,
+    pub(super) channels: HashMap<ChannelKey, Held>,
+    pub(super) users: HashMap<UserKey, usize>,
     subscribed: HashSet<Topic>,
     lingering: VecDeque<(Instant, Topic)>,
     /// Channels whose members are read again once all nodes had time to register.
     doubtful: VecDeque<(Instant, ChannelKey)>,
 }
 
+/// Of a channel.
 #[derive(Debug, Default)]
-struct Held {
-    count: usize,
+pub(super) struct Held {
+    pub(super) count: usize,
     /// Whether the count was acknowledged.
     is_sure: bool,
-    users: HashMap<UserId, HeldUser>,
+    pub(super) users: HashMap<UserId, HeldUser>,
 }
 
 /// The answer of scripts/channel.lua: epoch, seq, refused users, members, kept event (number, frame, ms left).
@@ -212,6 +214,7 @@ impl Registry {
     pub(super) async fn keep_up(&mut self, bucket: &Bucket, link: &Link, subscriptions: &Subscriptions) -> Ended {
         let mut lazy = tokio::time::interval(LAZY);
         lazy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut audit = Audit::new(bucket);
         let mut is_new = true;
         loop {
             let batch = bucket.changes.next(&mut lazy).await;
@@ -221,7 +224,8 @@ impl Registry {
                 self.tell_users(bucket, link, &batch.users).await?;
                 tell_connections(bucket, link, &batch.apps).await?;
                 tell_missed(bucket, &batch.missed).await;
-                self.unsubscribe(bucket, subscriptions).await
+                self.unsubscribe(bucket, subscriptions).await?;
+                audit.go_on(bucket, link, self).await
             };
             if let Err(ended) = told.await {
                 return ended;
@@ -381,6 +385,12 @@ impl Registry {
 }
 
 impl Held {
+    /// It may not be there, whatever was acknowledged.
+    pub(super) fn doubt(&mut self) {
+        self.is_sure = false;
+        self.users.values_mut().for_each(|user| user.is_sure = false);
+    }
+
     /// This is being told: until it is acknowledged it may be known or not.
     fn will_be(&mut self, wanted: &Wanted) {
         self.is_sure &= self.count == wanted.count;

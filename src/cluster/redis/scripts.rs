@@ -34,6 +34,8 @@ scripts! {
     beat,
     /// Hands a bucket over.
     give,
+    /// What Redis holds of a node.
+    audit,
     /// Cleans up after a dead node.
     reap,
     /// Does what has become due.

@@ -45,6 +45,10 @@ pub(super) enum Ended {
     Moved,
     #[error("this node was silent for too long and was taken out of the cluster")]
     TakenOut,
+    #[error(
+        "other nodes have cut this cluster into {0} buckets, this one cuts it into {1}; all need the same kind of URL and a version that agrees"
+    )]
+    OtherBuckets(u16, u16),
     #[error("a part of it has failed: {0}")]
     Panicked(String),
 }
@@ -103,6 +107,7 @@ async fn begin(
     before: &mut Before,
 ) -> Result<(Arc<Link>, Subscriptions, JoinSet<Ended>), Ended> {
     let Server { client, connection } = bucket.common.servers.of(&bucket.keys.nodes()).await?;
+    agree(bucket).await?;
     let mut link = Link { node: before.node.clone().unwrap_or_else(new_id), connection };
     let mut beat = owner::beat(bucket, &link, before.node.is_none()).await?;
     if !beat.is_alive {
@@ -133,6 +138,26 @@ async fn begin(
     tasks.spawn(async move { heartbeat(&of_beat.0, &of_beat.1, &pulse, owned).await });
     tasks.spawn(async move { owner::run(&of_owner.0, &of_owner.1, owns).await });
     Ok((link, subscriptions, tasks))
+}
+
+/// Nodes that looked for a channel in different buckets would not find each other.
+async fn agree(bucket: &Bucket) -> Result<(), Ended> {
+    let (key, ours) = (&bucket.keys.all, bucket.keys.buckets());
+    if bucket.keys.bucket() > 0 {
+        return Ok(()); // the first bucket's session asks for all
+    }
+    let mut server = bucket.common.servers.of(key).await?;
+    let (theirs,): (u16,) = redis::pipe()
+        .cmd("SET")
+        .arg(key)
+        .arg(ours)
+        .arg("NX")
+        .ignore()
+        .cmd("GET")
+        .arg(key)
+        .query_async(&mut server.connection)
+        .await?;
+    if theirs == ours { Ok(()) } else { Err(Ended::OtherBuckets(theirs, ours)) }
 }
 
 /// From now on whoever comes has to wait for Redis, and all that is here has to be told to it.

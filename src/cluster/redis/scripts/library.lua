@@ -120,8 +120,10 @@ local function set_count(app, channel, node, count, options, grace_ms)
         redis.call('SREM', key('node', node), joined('c', app, channel))
     end
     local after = redis.call('EXISTS', nodes) == 1
-    if after and not before then
+    if after then
         redis.call('ZADD', key('channels', app), 0, channel)
+    end
+    if after and not before then
         local returned = no_longer_due('v', app, channel)
         if options.hooks and not options.quiet and not returned then
             report(app, 'channel_occupied', channel)
