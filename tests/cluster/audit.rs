@@ -38,7 +38,8 @@ async fn until_all_is_right(nodes: &Nodes) {
 async fn what_redis_has_lost_is_told_again() {
     let (redis, nodes, mut ann, mut bob) = start().await;
     for lost in ["ch:*", "ch:*:members", "ch:*:nodes", "channels:*", "node:*", "app:*"] {
-        let lose = "for _, key in ipairs(redis.call('KEYS', '{audited:0:0}:' .. ARGV[1])) do redis.call('DEL', key) end";
+        let lose =
+            "for _, key in ipairs(redis.call('KEYS', '{audited:0:0}:' .. ARGV[1])) do redis.call('DEL', key) end";
         redis.cli(&["EVAL", lose, "0", lost]);
         until_all_is_right(&nodes).await;
     }

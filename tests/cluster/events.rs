@@ -198,7 +198,7 @@ async fn who_comes_to_a_cache_channel_between_two_events_misses_none_and_sees_no
 }
 
 /// Triggers an event with an idempotency key; whether it was answered as a repeat.
-async fn once(api: &Api, key: &str, body: &Value) -> (Answer, bool) {
+pub(crate) async fn once(api: &Api, key: &str, body: &Value) -> (Answer, bool) {
     let header = format!("Connection: close\r\nIdempotency-Key: {key}\r\n");
     let answer = api.raw(&api.events_request(body).replacen("Connection: close\r\n", &header, 1)).await;
     let is_replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");

@@ -1,4 +1,4 @@
-//! Once in a while, what Redis holds under this node's id is compared with what it should hold, and each difference is told like any
+//! At the beginning of a session and once in a while, what Redis holds under this node's id is compared with what it should hold, and each difference is told like any
 //! change: a failover that lost the last second of writes, or a hand that slipped in `redis-cli`, heals by itself.
 //!
 //! It goes on page by page between the changes, so nobody waits for it; and since the changes' task does it, nothing is told meanwhile that
@@ -36,11 +36,11 @@ pub(super) struct Audit {
 type Page = (String, Vec<(String, usize, u64, u64, HashMap<String, usize>)>);
 
 impl Audit {
-    /// The first is due later.
+    /// The first is due at once: it may be another server than before.
     pub(super) fn new(bucket: &Bucket) -> Self {
         let every = bucket.common.options.node_timeout * TIMEOUTS;
         let (channels, users) = (HashSet::new(), HashSet::new());
-        Self { every, next: soon(every), cursor: "0".to_owned(), channels, users }
+        Self { every, next: Instant::now(), cursor: "0".to_owned(), channels, users }
     }
 
     /// Does some of it, if it is due.

@@ -224,8 +224,7 @@ impl Registry {
                 self.tell_users(bucket, link, &batch.users).await?;
                 tell_connections(bucket, link, &batch.apps).await?;
                 tell_missed(bucket, &batch.missed).await;
-                self.unsubscribe(bucket, subscriptions).await?;
-                audit.go_on(bucket, link, self).await
+                self.unsubscribe(bucket, subscriptions).await
             };
             if let Err(ended) = told.await {
                 return ended;
@@ -234,6 +233,9 @@ impl Registry {
             if is_new && bucket.changes.nobody_waits() {
                 is_new = false;
                 bucket.joined(link);
+            }
+            if !is_new && let Err(ended) = audit.go_on(bucket, link, self).await {
+                return ended;
             }
         }
     }
