@@ -230,10 +230,7 @@ async fn after_redis_came_back_empty_under_traffic_all_is_as_it_was() {
     let mut redis = Redis::start();
     let mut receiver = Receiver::of_default_app().await;
     let nodes = Nodes::start(&redis.url(), 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     let mut others = Vec::new();
     for (number, node) in nodes.iter().chain(nodes.iter()).enumerate() {
         let mut client = node.connect().await;
@@ -378,14 +375,7 @@ async fn a_redis_that_hangs_holds_up_no_client() {
 async fn a_redis_that_was_away_for_long_and_has_kept_everything_costs_nobody_a_member() {
     let redis = Redis::start();
     let nodes = Nodes::start(&redis.url(), 3, "").await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
-    for observer in &mut observers {
-        observer.until(["ann", "bob", "cid"]).await;
-        observer.told();
-    }
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     redis.pause(); // for all of them, and for longer than `node_timeout`
     for node in &*nodes {
         until(node, "degraded").await;

@@ -20,14 +20,7 @@ async fn member(node: &Herald, user: &str) -> Client {
 async fn a_user_with_tabs_on_three_nodes_is_one_member() {
     let redis = Redis::start();
     let nodes = Nodes::start(&redis.url(), 3, "").await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
-    for observer in &mut observers {
-        observer.until(["ann", "bob", "cid"]).await;
-        observer.told();
-    }
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     let mut tabs = Vec::new();
     for node in nodes.iter().chain(nodes.iter()) {
         tabs.push(member(node, "dan").await);
@@ -87,10 +80,7 @@ async fn snapshots_and_events_never_disagree_while_everybody_comes_and_goes() {
     const ROUNDS: usize = 15;
     let redis = Redis::start();
     let nodes = Nodes::start(&redis.url(), 3, "").await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     // Users that change places all the time; each round another observer joins in the middle of it and must not be contradicted.
     let restless = join_all((0..6).map(async |number| {
         let user = format!("user-{}", number / 2);
