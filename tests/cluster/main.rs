@@ -10,6 +10,7 @@
 #![allow(clippy::print_stderr, reason = "a failed test shows the server's log")]
 
 mod away;
+mod balancer;
 mod crash;
 mod events;
 mod limits;
@@ -25,6 +26,7 @@ mod reads;
 #[path = "../webhooks/receiver.rs"]
 mod receiver;
 mod redis;
+mod rolling;
 mod scripts;
 mod settings;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
