@@ -32,4 +32,5 @@ mod settings;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;
+mod traffic;
 mod users;
