@@ -1,7 +1,7 @@
 //! The clients, cheap enough not to be what is measured: all subscribers share one thread and one epoll, a backend has a thread.
 //!
 //! [`Subscribers`] read events and compare every byte with what must come; a [`Backend`] triggers them, one after the other, over a
-//! connection that is kept alive.
+//! connection that is kept alive. Where there are several channels, client and event number `n` belong to channel `n` modulo their count.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::wire;
 /// How long anything may take to be answered.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Clients that are subscribed to the channel.
+/// Clients that are subscribed to a channel each.
 #[derive(Debug)]
 pub(crate) struct Subscribers {
     poll: Poll,
@@ -32,11 +32,11 @@ struct Subscriber {
 
 impl Subscribers {
     /// Connects and subscribes `count` clients, one after the other; on return, each has its answer.
-    pub(crate) fn connect(address: SocketAddr, count: usize) -> anyhow::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr, count: usize, channels: &[&str]) -> anyhow::Result<Self> {
         let poll = Poll::new()?;
         let mut clients = Vec::with_capacity(count);
-        for number in 0..count {
-            let stream = subscribe(address).with_context(|| format!("client {number} of {count}"))?;
+        for (number, channel) in channels.iter().cycle().take(count).enumerate() {
+            let stream = subscribe(address, channel).with_context(|| format!("client {number} of {count}"))?;
             stream.set_nonblocking(true)?;
             let mut stream = mio::net::TcpStream::from_std(stream);
             poll.registry().register(&mut stream, Token(number), Interest::READABLE)?;
@@ -45,26 +45,34 @@ impl Subscribers {
         Ok(Self { poll, clients, buffer: vec![0; 64 * 1024] })
     }
 
-    /// Reads until everybody has got `frame` exactly `times` times, and nothing else; fails if that is not so before `deadline`.
-    pub(crate) fn receive(&mut self, frame: &[u8], times: usize, deadline: Instant) -> anyhow::Result<()> {
-        let each = frame.len() * times;
-        let all = each * self.clients.len();
+    /// Reads until everybody has got the frame of his channel exactly `times` times, and nothing else; fails if that is not so before
+    /// `deadline`. `arrived` is told the number of each event that is there as a whole.
+    pub(crate) fn receive(
+        &mut self,
+        frames: &[Vec<u8>],
+        times: usize,
+        deadline: Instant,
+        mut arrived: impl FnMut(usize),
+    ) -> anyhow::Result<()> {
+        let all = times * self.clients.len();
         let mut received = 0;
         let mut events = Events::with_capacity(1024);
         while received < all {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                anyhow::bail!(
-                    "{} of {} deliveries are missing",
-                    (all - received).div_ceil(frame.len()),
-                    all / frame.len()
-                );
+                anyhow::bail!("{} of {all} deliveries are missing", all - received);
             }
             self.poll.poll(&mut events, Some(left))?;
             for event in &events {
-                let client = self.clients.get_mut(event.token().0).context("an event for nobody")?;
-                received += client.read(frame, &mut self.buffer)?;
-                anyhow::ensure!(client.received <= each, "a client got more than {times} events");
+                let number = event.token().0;
+                let client = self.clients.get_mut(number).context("an event for nobody")?;
+                let channel = number % frames.len();
+                let frame = frames.get(channel).context("a client without a channel")?;
+                client.read(frame, &mut self.buffer, |nth| {
+                    received += 1;
+                    arrived(nth * frames.len() + channel);
+                })?;
+                anyhow::ensure!(client.received <= times * frame.len(), "a client got more than {times} events");
             }
         }
         Ok(())
@@ -81,13 +89,12 @@ impl Subscribers {
 
 impl Subscriber {
     /// Reads what is there: a read that does not fill the buffer has emptied the socket.
-    fn read(&mut self, frame: &[u8], buffer: &mut [u8]) -> anyhow::Result<usize> {
-        let mut total = 0;
+    fn read(&mut self, frame: &[u8], buffer: &mut [u8], mut arrived: impl FnMut(usize)) -> anyhow::Result<()> {
         loop {
             let read = match self.stream.read(buffer) {
                 Ok(0) => anyhow::bail!("the server cut a client off"),
                 Ok(read) => read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(total),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
             let mut bytes = buffer.get(..read).unwrap_or_default();
@@ -97,20 +104,22 @@ impl Subscriber {
                 anyhow::ensure!(expected.starts_with(now), "a client got something else than the event");
                 self.received += now.len();
                 bytes = later;
+                if self.received.is_multiple_of(frame.len()) {
+                    arrived(self.received / frame.len() - 1);
+                }
             }
-            total += read;
             if read < buffer.len() {
-                return Ok(total);
+                return Ok(());
             }
         }
     }
 }
 
-fn subscribe(address: SocketAddr) -> anyhow::Result<std::net::TcpStream> {
+fn subscribe(address: SocketAddr, channel: &str) -> anyhow::Result<std::net::TcpStream> {
     let mut stream = open(address)?;
     stream.write_all(wire::upgrade_request(address).as_bytes())?;
     read_past(&mut stream, "pusher:connection_established")?;
-    stream.write_all(&wire::subscribe_frame())?;
+    stream.write_all(&wire::subscribe_frame(channel))?;
     read_past(&mut stream, "pusher_internal:subscription_succeeded")?;
     Ok(stream)
 }
@@ -141,25 +150,31 @@ fn read_past(stream: &mut std::net::TcpStream, event: &str) -> anyhow::Result<()
 #[derive(Debug)]
 pub(crate) struct Backend {
     stream: std::net::TcpStream,
-    request: String,
+    requests: Vec<String>,
 }
 
 impl Backend {
-    /// Connects; every trigger will be the same `request`.
-    pub(crate) fn connect(address: SocketAddr, request: String) -> anyhow::Result<Self> {
-        Ok(Self { stream: open(address)?, request })
+    /// Connects; the triggers will be these `requests`, in turn.
+    pub(crate) fn connect(address: SocketAddr, requests: Vec<String>) -> anyhow::Result<Self> {
+        Ok(Self { stream: open(address)?, requests })
     }
 
     /// Triggers `times` events, evenly over `period`; fails if that takes longer, since the figures would be of another load. Without a
-    /// period, each is sent as soon as the one before is answered.
-    pub(crate) fn trigger(&mut self, times: u32, period: Option<Duration>) -> anyhow::Result<()> {
+    /// period, each is sent as soon as the one before is answered. `sending` is told the number of each before it is sent.
+    pub(crate) fn trigger(
+        &mut self,
+        times: u32,
+        period: Option<Duration>,
+        mut sending: impl FnMut(usize),
+    ) -> anyhow::Result<()> {
         let start = Instant::now();
-        for number in 0..times {
+        for (number, request) in (0..times).zip(self.requests.iter().cycle()) {
             if let Some(period) = period {
-                let due = start + period * number / times;
+                let due = start + period.mul_f64(f64::from(number) / f64::from(times));
                 thread::sleep(due.saturating_duration_since(Instant::now()));
             }
-            self.trigger_once()?;
+            sending(number as usize);
+            trigger_once(&mut self.stream, request)?;
         }
         let took = start.elapsed();
         match period {
@@ -169,18 +184,18 @@ impl Backend {
             _ => Ok(()),
         }
     }
+}
 
-    fn trigger_once(&mut self) -> anyhow::Result<()> {
-        self.stream.write_all(self.request.as_bytes())?;
-        let mut answer = Vec::new();
-        let mut buffer = [0; 4096];
-        while !is_whole(&answer)? {
-            let read = self.stream.read(&mut buffer)?;
-            anyhow::ensure!(read > 0, "the server closed a backend's connection");
-            answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
-        }
-        Ok(())
+fn trigger_once(stream: &mut std::net::TcpStream, request: &str) -> anyhow::Result<()> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut buffer = [0; 4096];
+    while !is_whole(&answer)? {
+        let read = stream.read(&mut buffer)?;
+        anyhow::ensure!(read > 0, "the server closed a backend's connection");
+        answer.extend_from_slice(buffer.get(..read).unwrap_or_default());
     }
+    Ok(())
 }
 
 /// Whether all of an answer is there; fails on anything but 200.

@@ -2,12 +2,14 @@
 //!
 //! Each figure is taken twice in the same run, from Herald and from a bare server that this binary contains ([`floor`]), so that the
 //! machine and whatever else it does cancel out. Start at [`scenario`], which says what is measured; [`clients`] drives both servers
-//! the same way, [`server`] starts them, [`report`] repeats and tabulates. Everything is bounded in count and time and stays on
+//! the same way, [`server`] starts them, [`report`] repeats and tabulates. What several nodes cost ([`cluster`]) is compared with one of them. Everything is bounded in count and time and stays on
 //! loopback. A run in which anything is lost, doubled or altered fails.
 
 mod clients;
+mod cluster;
 mod floor;
 mod measure;
+mod redis;
 mod report;
 mod scenario;
 mod server;
@@ -29,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// All of the below, as a Markdown table
+    /// What one server costs: broadcast, publish and memory, as a Markdown table
     Report(Runs),
     /// CPU per delivery: one channel, many subscribers, a steady rate of events
     Broadcast {
@@ -51,6 +53,17 @@ enum Command {
         runs: Runs,
         #[command(flatten)]
         scenario: Memory,
+    },
+    /// What a second node adds: subscribers on the node that publishes, and on another; starts a redis-server
+    Cluster {
+        #[command(flatten)]
+        runs: Runs,
+        /// Numbers of channels, each a load of its own
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 10_000], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        channels: Vec<u32>,
+        /// How long, at least
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=60))]
+        seconds: u32,
     },
     /// The bare server itself, which the other commands start: one thread, one prebuilt frame, no checks
     Floor {
@@ -74,13 +87,17 @@ struct Runs {
 }
 
 fn main() -> anyhow::Result<()> {
+    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     let (runs, scenarios) = match Cli::parse().command {
         Command::Floor { port, bytes } => return floor::run(port, bytes),
+        Command::Cluster { runs, channels, seconds } => {
+            let loads: Vec<_> = channels.into_iter().map(|channels| cluster::Load::new(channels, seconds)).collect();
+            return cluster::run(&runs.herald, usize::from(runs.rounds), &loads);
+        }
         Command::Report(runs) => (runs, Scenario::all()),
         Command::Broadcast { runs, scenario } => (runs, vec![Scenario::Broadcast(scenario)]),
         Command::Publish { runs, scenario } => (runs, vec![Scenario::Publish(scenario)]),
         Command::Memory { runs, scenario } => (runs, vec![Scenario::Memory(scenario)]),
     };
-    rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
     report::run(&runs.herald, usize::from(runs.rounds), &scenarios)
 }

@@ -44,7 +44,8 @@ fn row(scenario: &Scenario, readings: &[(f64, f64)]) -> Option<String> {
     Some(format!("| {scenario} | {floor} | {herald} | {ratio} | {bar} | {met} |"))
 }
 
-fn machine() -> anyhow::Result<String> {
+/// What it was measured on.
+pub(crate) fn machine() -> anyhow::Result<String> {
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let info = std::fs::read_to_string("/proc/cpuinfo")?;

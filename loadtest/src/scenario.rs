@@ -14,11 +14,11 @@ use crate::server::Server;
 use crate::wire;
 
 /// How long what was sent last may be under way.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 /// How long a server has to come to rest before its memory is read.
 const SETTLE: Duration = Duration::from_secs(2);
 /// How long nothing more may come after the last event.
-const SILENCE: Duration = Duration::from_millis(200);
+pub(crate) const SILENCE: Duration = Duration::from_millis(200);
 
 /// One figure to take, of one server at a time.
 #[derive(Clone, Debug)]
@@ -172,15 +172,16 @@ impl Broadcast {
     /// µs of CPU per delivery, from before the first trigger until everybody has everything.
     fn measure(&self, server: &Server) -> anyhow::Result<f64> {
         let frame = wire::event_frame(&ChannelName::parse(wire::CHANNEL, 164)?, self.bytes);
-        let mut subscribers = Subscribers::connect(server.address, self.subscribers as usize)?;
-        let mut backend = Backend::connect(server.address, wire::trigger_request(server.address, self.bytes))?;
+        let mut subscribers = Subscribers::connect(server.address, self.subscribers as usize, &[wire::CHANNEL])?;
+        let request = wire::trigger_request(server.address, wire::CHANNEL, self.bytes);
+        let mut backend = Backend::connect(server.address, vec![request])?;
         let events = self.rate * self.seconds;
         let period = Duration::from_secs(self.seconds.into());
         let deadline = Instant::now() + period + GRACE;
         let before = server.cpu()?;
         thread::scope(|scope| {
-            let triggering = scope.spawn(|| backend.trigger(events, Some(period)));
-            let received = subscribers.receive(&frame, events as usize, deadline);
+            let triggering = scope.spawn(|| backend.trigger(events, Some(period), |_| {}));
+            let received = subscribers.receive(&[frame], events as usize, deadline, |_| {});
             join(triggering).and(received)
         })?;
         let used = server.cpu()? - before;
@@ -192,13 +193,13 @@ impl Broadcast {
 impl Publish {
     /// µs of CPU per request.
     fn measure(&self, server: &Server) -> anyhow::Result<f64> {
-        let request = wire::trigger_request(server.address, Broadcast::default().bytes);
-        let backend = |_| Backend::connect(server.address, request.clone());
+        let request = wire::trigger_request(server.address, wire::CHANNEL, Broadcast::default().bytes);
+        let backend = |_| Backend::connect(server.address, vec![request.clone()]);
         let mut backends = (0..self.backends).map(backend).collect::<anyhow::Result<Vec<_>>>()?;
         let period = (self.rate > 0).then(|| Duration::from_secs(1) * self.triggers / self.rate.max(1));
         let before = server.cpu()?;
         thread::scope(|scope| {
-            let trigger = |backend: &mut Backend| backend.trigger(self.triggers, period);
+            let trigger = |backend: &mut Backend| backend.trigger(self.triggers, period, |_| {});
             let triggering: Vec<_> = backends.iter_mut().map(|backend| scope.spawn(move || trigger(backend))).collect();
             triggering.into_iter().try_for_each(join)
         })?;
@@ -212,7 +213,7 @@ impl Memory {
     fn measure(&self, server: &Server) -> anyhow::Result<f64> {
         thread::sleep(SETTLE);
         let before = server.resident()?;
-        let subscribers = Subscribers::connect(server.address, self.connections as usize)?;
+        let subscribers = Subscribers::connect(server.address, self.connections as usize, &[wire::CHANNEL])?;
         thread::sleep(SETTLE);
         let grown = server.resident()?.saturating_sub(before);
         drop(subscribers);
@@ -220,6 +221,7 @@ impl Memory {
     }
 }
 
-fn join(triggering: ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
+/// What a backend's thread came to.
+pub(crate) fn join(triggering: ScopedJoinHandle<'_, anyhow::Result<()>>) -> anyhow::Result<()> {
     triggering.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a backend's thread panicked")))
 }

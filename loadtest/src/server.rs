@@ -35,6 +35,14 @@ impl Server {
         Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
     }
 
+    /// Herald as one node of a cluster: nothing configured but a free port and where Redis is.
+    pub(crate) fn node(binary: &Path, redis: SocketAddr) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.env_clear().env("HERALD_LISTEN", "127.0.0.1:0").env("HERALD_METRICS_LISTEN", "off");
+        command.env("HERALD_CLUSTER_REDIS_URL", format!("redis://{redis}"));
+        Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
+    }
+
     fn start(mut command: Command) -> anyhow::Result<Self> {
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start")?;
         let mut stdout = BufReader::new(child.stdout.take().context("no stdout")?);

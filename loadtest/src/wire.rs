@@ -12,7 +12,7 @@ const APP_KEY: &str = "app-key";
 const APP_SECRET: &str = "app-secret";
 
 const EVENT: &str = "measured";
-/// The channel that every subscriber is on.
+/// The channel that every subscriber is on where there is one.
 pub(crate) const CHANNEL: &str = "load";
 /// The key of every handshake: what is measured does not depend on it.
 pub(crate) const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -26,8 +26,8 @@ pub(crate) fn upgrade_request(address: SocketAddr) -> String {
 }
 
 /// The frame with which a client subscribes; masked, as the protocol demands, with zeros, which change nothing.
-pub(crate) fn subscribe_frame() -> Vec<u8> {
-    let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{CHANNEL}","auth":""}}}}"#);
+pub(crate) fn subscribe_frame(channel: &str) -> Vec<u8> {
+    let text = format!(r#"{{"event":"pusher:subscribe","data":{{"channel":"{channel}","auth":""}}}}"#);
     const MASKED: u8 = 0x80;
     let mut frame = frame_header(text.len());
     if let Some(length) = frame.get_mut(1) {
@@ -38,7 +38,7 @@ pub(crate) fn subscribe_frame() -> Vec<u8> {
     frame
 }
 
-/// The frame that every subscriber must get for every event, byte for byte.
+/// The frame that every subscriber of a channel must get for every event, byte for byte.
 pub(crate) fn event_frame(channel: &ChannelName, bytes: usize) -> Vec<u8> {
     text_frame(&server::event(EVENT, channel, &data_token(bytes)))
 }
@@ -50,9 +50,9 @@ pub(crate) fn text_frame(text: &str) -> Vec<u8> {
     frame
 }
 
-/// A backend's signed request that triggers one event of `bytes` on the channel. It may be sent again and again for ten minutes.
-pub(crate) fn trigger_request(address: SocketAddr, bytes: usize) -> String {
-    let body = format!(r#"{{"name":"{EVENT}","channels":["{CHANNEL}"],"data":{}}}"#, data_token(bytes));
+/// A backend's signed request that triggers one event of `bytes` on a channel. It may be sent again and again for ten minutes.
+pub(crate) fn trigger_request(address: SocketAddr, channel: &str, bytes: usize) -> String {
+    let body = format!(r#"{{"name":"{EVENT}","channels":["{channel}"],"data":{}}}"#, data_token(bytes));
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).to_string();
     let md5 = body_md5(body.as_bytes());
     let path = format!("/apps/{APP_ID}/events");

@@ -11,6 +11,7 @@
 
 mod audit;
 mod away;
+mod balancer;
 mod crash;
 mod events;
 mod limits;
@@ -26,9 +27,11 @@ mod reads;
 #[path = "../webhooks/receiver.rs"]
 mod receiver;
 mod redis;
+mod rolling;
 mod scripts;
 mod settings;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;
+mod traffic;
 mod users;

@@ -1,6 +1,8 @@
-//! The wire between one node and Redis, which a test breaks: it stalls in one direction or both, is cut, and heals.
+//! The wire between one node and Redis, which a test breaks: it stalls in one direction or both, is cut, and heals. It counts what it carries.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -28,6 +30,7 @@ pub(crate) enum Way {
 pub(crate) struct Proxy {
     address: SocketAddr,
     way: watch::Sender<Way>,
+    carried: Arc<AtomicU64>,
     serving: JoinHandle<()>,
 }
 
@@ -54,8 +57,9 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (way, watched) = watch::channel(Way::Open);
-        let serving = tokio::spawn(serve(listener, redis.to_owned(), watched));
-        Self { address, way, serving }
+        let carried = Arc::default();
+        let serving = tokio::spawn(serve(listener, redis.to_owned(), watched, Arc::clone(&carried)));
+        Self { address, way, carried, serving }
     }
 
     /// Redis, as a node behind this way finds it.
@@ -67,6 +71,11 @@ impl Proxy {
     pub(crate) fn set(&self, way: Way) {
         self.way.send_replace(way);
     }
+
+    /// Bytes that it has carried so far, in both directions. What somebody has got has been counted.
+    pub(crate) fn carried_bytes(&self) -> u64 {
+        self.carried.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for Proxy {
@@ -75,27 +84,27 @@ impl Drop for Proxy {
     }
 }
 
-async fn serve(listener: TcpListener, redis: String, way: watch::Receiver<Way>) {
+async fn serve(listener: TcpListener, redis: String, way: watch::Receiver<Way>, carried: Arc<AtomicU64>) {
     let mut connections = JoinSet::new();
     loop {
         let (node, _) = listener.accept().await.unwrap();
         if *way.borrow() != Way::Cut {
-            connections.spawn(forward(node, redis.clone(), way.clone()));
+            connections.spawn(forward(node, redis.clone(), way.clone(), Arc::clone(&carried)));
         }
         while connections.try_join_next().is_some() {}
     }
 }
 
 /// Serves one connection until an end closes it, or the way is cut.
-async fn forward(mut node: TcpStream, redis: String, mut way: watch::Receiver<Way>) {
+async fn forward(mut node: TcpStream, redis: String, mut way: watch::Receiver<Way>, carried: Arc<AtomicU64>) {
     let Ok(mut redis) = TcpStream::connect(redis).await else { return };
     _ = (node.set_nodelay(true), redis.set_nodelay(true));
     let (to_redis, to_node) = (way.clone(), way.clone());
     let (mut from_node, mut into_node) = node.split();
     let (mut from_redis, mut into_redis) = redis.split();
     tokio::select! {
-        () = pump(&mut from_node, &mut into_redis, Direction::ToRedis, to_redis) => {}
-        () = pump(&mut from_redis, &mut into_node, Direction::ToNode, to_node) => {}
+        () = pump(&mut from_node, &mut into_redis, Direction::ToRedis, to_redis, &carried) => {}
+        () = pump(&mut from_redis, &mut into_node, Direction::ToNode, to_node, &carried) => {}
         _ = way.wait_for(|way| *way == Way::Cut) => {}
     }
 }
@@ -106,6 +115,7 @@ async fn pump(
     into: &mut (impl AsyncWrite + Unpin),
     direction: Direction,
     mut way: watch::Receiver<Way>,
+    carried: &AtomicU64,
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -113,6 +123,7 @@ async fn pump(
         if way.wait_for(|way| way.lets_through(direction)).await.is_err() || read == 0 {
             return;
         }
+        carried.fetch_add(read as u64, Ordering::Relaxed);
         if into.write_all(&buffer[..read]).await.is_err() {
             return;
         }
