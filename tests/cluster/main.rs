@@ -26,6 +26,8 @@ mod reads;
 mod receiver;
 mod redis;
 mod scripts;
+mod sentinel;
+mod server;
 mod settings;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
