@@ -29,6 +29,7 @@ mod scripts;
 mod sentinel;
 mod server;
 mod settings;
+mod shards;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;
