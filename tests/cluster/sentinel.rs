@@ -73,9 +73,10 @@ impl Sentinels {
         format!("redis-sentinel://{access}{}?master={NAME}", hosts.join(","))
     }
 
-    /// Where the Sentinels say that the master is: all of them, or there is none for now.
+    /// Where the Sentinels say that the master is: all that run, or there is none for now.
     pub(crate) fn master_port(&self) -> Option<u16> {
-        let ports: Vec<Option<u16>> = self.sentinels.iter().map(Self::master_port_of).collect();
+        let running = self.sentinels.iter().filter(|sentinel| sentinel.is_running());
+        let ports: Vec<Option<u16>> = running.map(Self::master_port_of).collect();
         ports.iter().all(|port| *port == ports[0]).then_some(ports[0])?
     }
 
@@ -102,6 +103,16 @@ impl Sentinels {
     /// It goes on where it was; until the Sentinels have told it otherwise it takes itself for the master.
     pub(crate) fn resume(&self, position: usize) {
         self.servers[position].resume();
+    }
+
+    /// One of the Sentinels dies without a word.
+    pub(crate) fn kill_sentinel(&mut self, position: usize) {
+        self.sentinels[position].kill();
+    }
+
+    /// One of the Sentinels answers nothing.
+    pub(crate) fn pause_sentinel(&self, position: usize) {
+        self.sentinels[position].pause();
     }
 
     /// A replica is made the master by command; returns when it is.

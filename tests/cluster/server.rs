@@ -26,7 +26,7 @@ pub(crate) struct Server {
     arguments: &'static [&'static str],
     /// How `redis-cli` is let in.
     login: Vec<String>,
-    is_paused: AtomicBool,
+    is_running: AtomicBool,
 }
 
 impl Server {
@@ -46,7 +46,7 @@ impl Server {
         let port = free_port();
         let child = spawn_on(folder.path(), port);
         let login = login.iter().map(|part| (*part).to_owned()).collect();
-        let mut server = Self { port, child, folder, arguments, login, is_paused: AtomicBool::new(false) };
+        let mut server = Self { port, child, folder, arguments, login, is_running: AtomicBool::new(true) };
         for _ in 0..10 {
             if server.is_up() {
                 return server;
@@ -59,6 +59,7 @@ impl Server {
 
     /// Kills it; what it has not on disk is lost.
     pub(crate) fn kill(&mut self) {
+        self.is_running = AtomicBool::new(false);
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -66,25 +67,25 @@ impl Server {
     /// Starts it, once it was killed, on the same port and with its file as it left it.
     pub(crate) fn start_again(&mut self) {
         self.child = spawn(self.folder.path(), self.arguments);
-        self.is_paused = AtomicBool::new(false);
+        self.is_running = AtomicBool::new(true);
         assert!(self.is_up(), "{} starts on the port that it had", program());
     }
 
     /// From now on it answers nothing, and nobody is told.
     pub(crate) fn pause(&self) {
-        self.is_paused.store(true, Ordering::Relaxed);
+        self.is_running.store(false, Ordering::Relaxed);
         self.signal("STOP");
     }
 
     /// It goes on where it was.
     pub(crate) fn resume(&self) {
         self.signal("CONT");
-        self.is_paused.store(false, Ordering::Relaxed);
+        self.is_running.store(true, Ordering::Relaxed);
     }
 
     /// Whether the test has neither killed nor paused it.
-    pub(crate) fn is_running(&mut self) -> bool {
-        !self.is_paused.load(Ordering::Relaxed) && self.child.try_wait().unwrap().is_none()
+    pub(crate) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
     }
 
     /// What `redis-cli` prints, without the end of the last line.
