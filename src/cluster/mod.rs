@@ -81,6 +81,8 @@ pub enum Metered {
 pub struct Trouble {
     /// Whether this node has ever been in it: if not, it has nobody whom it could serve on.
     pub has_joined: bool,
+    /// Whether some channels are served as ever.
+    pub is_partial: bool,
 }
 
 /// See the module. What is said of "the cluster" is said of this node where it is alone.

@@ -32,6 +32,8 @@ scripts! {
     connections,
     /// A node's sign of life.
     beat,
+    /// Hands a bucket over.
+    give,
     /// Cleans up after a dead node.
     reap,
     /// Does what has become due.
