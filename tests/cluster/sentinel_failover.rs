@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use crate::nodes::{Nodes, until};
+use crate::nodes::{Nodes, until, until_equal};
 use crate::observer::Observer;
 use crate::sentinel::Sentinels;
-use crate::traffic::{Traffic, Writes};
+use crate::traffic::{PATIENT, Traffic, Writes};
 
 const ROOM: &str = "presence-room";
 
@@ -38,7 +38,7 @@ async fn a_sentinel_that_is_dead_or_says_nothing_is_passed_over() {
 #[tokio::test]
 async fn a_failover_by_command_costs_nobody_anything() {
     let sentinels = Sentinels::start().await;
-    let nodes = Nodes::start(&sentinels.url(), 3, "").await;
+    let nodes = Nodes::start(&sentinels.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     for _ in 0..2 {
         traffic.meanwhile(async |_| sentinels.failover().await).await;
@@ -49,7 +49,7 @@ async fn a_failover_by_command_costs_nobody_anything() {
 #[tokio::test]
 async fn a_master_that_dies_costs_nobody_anything() {
     let mut sentinels = Sentinels::with_password("s3cret").await;
-    let nodes = Nodes::start(&sentinels.url(), 3, "").await;
+    let nodes = Nodes::start(&sentinels.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     traffic.meanwhile(async |_| sentinels.kill_master().await).await;
     traffic.agrees_after(Writes::MayBeLost).await;
@@ -58,7 +58,7 @@ async fn a_master_that_dies_costs_nobody_anything() {
 #[tokio::test]
 async fn a_master_that_wakes_up_when_another_has_its_place_is_nobodys_master() {
     let sentinels = Sentinels::start().await;
-    let mut nodes = Nodes::start(&sentinels.url(), 3, "").await;
+    let mut nodes = Nodes::start(&sentinels.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     traffic
         .meanwhile(async |traffic| {
@@ -72,7 +72,8 @@ async fn a_master_that_wakes_up_when_another_has_its_place_is_nobodys_master() {
 
     let sleeper = sentinels.pause_master().await;
     sentinels.resume(sleeper);
-    nodes[2].kill();
+    nodes[2].terminate();
+    nodes[2].ended().await;
     nodes.replace(2).await; // whoever comes now must not be misled either
     for node in &*nodes {
         until(node, "ready").await;
@@ -88,5 +89,6 @@ async fn a_master_that_wakes_up_when_another_has_its_place_is_nobodys_master() {
     }
     nodes.until_all_say("/channels", &[], &json!({ "channels": { ROOM: {} } })).await;
     let key = sentinels.cli(&["KEYS", "*:0:0}:nodes"]);
-    assert_eq!(sentinels.cli(&["ZCARD", &key]), "3", "all three are registered with the new one: {key}");
+    let registered = async || sentinels.cli(&["ZCARD", &key]);
+    until_equal(&"3".to_owned(), "how many nodes the new one knows", registered).await;
 }

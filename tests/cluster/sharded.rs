@@ -11,7 +11,7 @@ use crate::nodes::{Nodes, health, until};
 use crate::observer::Observer;
 use crate::shards::Shards;
 use crate::support::Client;
-use crate::traffic::{Traffic, Writes, channel, room};
+use crate::traffic::{PATIENT, Traffic, Writes, channel, room};
 
 /// The slot in which a channel with subscribers lies.
 fn slot_of(shards: &Shards, channel: &str) -> u16 {
@@ -42,7 +42,7 @@ async fn channels_and_all_else_are_spread_over_the_shards() {
 #[tokio::test]
 async fn a_slot_that_moves_costs_nobody_anything() {
     let shards = Shards::start().await;
-    let nodes = Nodes::start(&shards.url(), 3, "").await;
+    let nodes = Nodes::start(&shards.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     for (number, name) in [(0, channel(0)), (1, room(1))] {
         let slot = slot_of(&shards, &name);
@@ -67,7 +67,7 @@ async fn a_slot_that_moves_costs_nobody_anything() {
 #[tokio::test]
 async fn a_master_that_hands_over_to_its_replica_costs_nobody_anything() {
     let shards = Shards::start().await;
-    let nodes = Nodes::start(&shards.url(), 3, "").await;
+    let nodes = Nodes::start(&shards.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     let slot = slot_of(&shards, &channel(0));
     for _ in 0..2 {
@@ -79,7 +79,7 @@ async fn a_master_that_hands_over_to_its_replica_costs_nobody_anything() {
 #[tokio::test]
 async fn a_master_that_dies_costs_nobody_anything() {
     let mut shards = Shards::start().await;
-    let nodes = Nodes::start(&shards.url(), 3, "").await;
+    let nodes = Nodes::start(&shards.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     let slot = slot_of(&shards, &room(0));
     traffic.meanwhile(async |_| _ = shards.kill_master_of(slot).await).await;
@@ -89,7 +89,7 @@ async fn a_master_that_dies_costs_nobody_anything() {
 #[tokio::test]
 async fn a_master_that_wakes_up_when_its_replica_has_its_place_is_nobodys_master() {
     let shards = Shards::start().await;
-    let nodes = Nodes::start(&shards.url(), 3, "").await;
+    let nodes = Nodes::start(&shards.url(), 3, PATIENT).await;
     let mut traffic = Traffic::start(&nodes).await;
     let slot = slot_of(&shards, &room(0));
     traffic
@@ -115,7 +115,7 @@ async fn a_shard_that_has_died_holds_up_only_the_channels_that_lie_there_and_may
 /// The master and the replica of a shard go away and come back.
 async fn one_shard_is_away(goes: impl Fn(&mut Shards, usize), comes: impl Fn(&mut Shards, usize)) {
     let mut shards = Shards::start().await;
-    let nodes = Nodes::start(&shards.url(), 3, "").await;
+    let nodes = Nodes::start(&shards.url(), 3, PATIENT).await;
     // Channels and rooms by the master that they lie with; somebody is on each of them on each node.
     let names: Vec<String> = (0..12).map(|number| format!("channel-{number}")).collect();
     let rooms: Vec<String> = (0..12).map(|number| format!("presence-{number}")).collect();
