@@ -46,7 +46,10 @@ async fn the_documented_user_may_do_all_that_is_needed() {
     assert_eq!(redis.cli(&rule), "OK", "{rule:?}");
     let url = format!("redis://herald:password@{}", redis.address());
     let receiver = Receiver::of_default_app().await;
-    let app = format!("[[apps]]\nlimits.events_per_second = 100\nmax_connections = 100\nsubscription_count = true\n{}", receiver.section(""));
+    let app = format!(
+        "[[apps]]\nlimits.events_per_second = 100\nmax_connections = 100\nsubscription_count = true\n{}",
+        receiver.section("")
+    );
     let mut nodes = Nodes::start(&url, 2, &format!("cluster.redis.prefix = \"herald\"\n{app}")).await;
     are_one(&nodes).await;
     let mut ann = nodes[0].connect().await;

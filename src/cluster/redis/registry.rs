@@ -165,7 +165,7 @@ pub(super) struct Registry {
 #[derive(Debug, Default)]
 pub(super) struct Held {
     pub(super) count: usize,
-    /// Whether the count was acknowledged.
+    /// Whether it was acknowledged that there are some, and nothing was told since that takes the last away.
     is_sure: bool,
     pub(super) users: HashMap<UserId, HeldUser>,
 }
@@ -393,9 +393,9 @@ impl Held {
         self.users.values_mut().for_each(|user| user.is_sure = false);
     }
 
-    /// This is being told: until it is acknowledged it may be known or not.
+    /// This is being told: until it is acknowledged, who is new or gone may be known or not. Who stays is known, however many there are.
     fn will_be(&mut self, wanted: &Wanted) {
-        self.is_sure &= self.count == wanted.count;
+        self.is_sure &= wanted.count > 0;
         self.count = self.count.max(wanted.count);
         for (user, connections, info) in &wanted.users {
             let held = self.users.entry(user.clone()).or_insert_with(|| HeldUser {
@@ -403,7 +403,7 @@ impl Held {
                 info: info.clone(),
                 is_sure: false,
             });
-            held.is_sure = false;
+            held.is_sure &= *connections > 0;
         }
     }
 
