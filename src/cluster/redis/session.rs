@@ -108,7 +108,7 @@ async fn begin(
 ) -> Result<(Arc<Link>, Subscriptions, JoinSet<Ended>), Ended> {
     let Server { client, connection } = bucket.common.servers.of(&bucket.keys.nodes()).await?;
     agree(bucket).await?;
-    let mut link = Link { node: before.node.clone().unwrap_or_else(new_id), connection };
+    let mut link = Link::new(before.node.clone().unwrap_or_else(new_id), connection);
     let mut beat = owner::beat(bucket, &link, before.node.is_none()).await?;
     if !beat.is_alive {
         // Taken out by the others, so what it held was taken out too; or Redis has lost everybody, and nobody was told that he left.
