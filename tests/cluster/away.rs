@@ -319,6 +319,22 @@ async fn a_redis_that_sleeps_while_people_come_and_go_costs_nobody_anything() {
     traffic.agrees_after(Writes::AreKept).await;
 }
 
+#[tokio::test]
+async fn after_redis_was_away_for_long_all_nodes_are_back_before_anybody_is_missed() {
+    let mut redis = Redis::start();
+    let nodes = Nodes::start(&redis.url(), 3, "cluster.node_timeout = \"2s\"").await;
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
+    redis.kill();
+    tokio::time::sleep(Duration::from_secs(6)).await; // by then a node would try every few seconds only
+    redis.start_again();
+    until_all(&nodes, "ready").await;
+    nodes.until_members_are(ROOM, &["ann", "bob", "cid"]).await;
+    for (position, observer) in observers.iter_mut().enumerate() {
+        observer.catch_up(&nodes[(position + 1) % 3]).await;
+        assert_eq!(observer.told(), [""; 0], "nobody left");
+    }
+}
+
 /// The next so many events that a backend is told.
 async fn events_of(receiver: &mut Receiver, count: usize) -> Vec<Value> {
     let mut events = Vec::new();
