@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::nodes::{Nodes, health, until, until_members_are};
+use crate::nodes::{IMPATIENT, Nodes, health, until, until_members_are};
 use crate::observer::{Observer, ids};
 use crate::receiver::Receiver;
 use crate::redis::Redis;
@@ -347,7 +347,7 @@ async fn events_of(receiver: &mut Receiver, count: usize) -> Vec<Value> {
 #[tokio::test]
 async fn who_came_or_left_while_redis_was_away_is_told_afterwards() {
     let mut redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 2, "").await;
+    let nodes = Nodes::start(&redis.url(), 2, IMPATIENT).await;
     let (mut ann, mut bob) =
         (Observer::join(&nodes[0], ROOM, "ann").await, Observer::join(&nodes[1], ROOM, "bob").await);
     let mut leaver = nodes[0].connect().await;
@@ -380,7 +380,7 @@ async fn who_came_or_left_while_redis_was_away_is_told_afterwards() {
 #[tokio::test]
 async fn a_node_that_died_while_redis_was_away_is_missed_afterwards() {
     let mut redis = Redis::start();
-    let mut nodes = Nodes::start(&redis.url(), 2, "").await;
+    let mut nodes = Nodes::start(&redis.url(), 2, IMPATIENT).await;
     let mut ann = Observer::join(&nodes[0], ROOM, "ann").await;
     let _bob = Observer::join(&nodes[1], ROOM, "bob").await;
     ann.until(["ann", "bob"]).await;
@@ -417,7 +417,7 @@ async fn a_redis_that_hangs_holds_up_no_client() {
 #[tokio::test]
 async fn a_redis_that_was_away_for_long_and_has_kept_everything_costs_nobody_a_member() {
     let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+    let nodes = Nodes::start(&redis.url(), 3, IMPATIENT).await;
     let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     redis.pause(); // for all of them, and for longer than `node_timeout`
     for node in &*nodes {
