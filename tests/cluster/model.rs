@@ -32,8 +32,6 @@ const CHANNELS: usize = 2;
 const USERS: usize = 4;
 /// Schedules that run at a time, on shared nodes and on nodes of their own.
 const AT_ONCE: (usize, usize) = (12, 2);
-/// How often a node has joined its cluster.
-const JOINED: &str = "herald_redis_reconnects_total";
 const SETTINGS: &str = "connection.activity_timeout = \"10m\"";
 
 static FAILED: AtomicBool = AtomicBool::new(false);
@@ -236,7 +234,7 @@ impl<'a> Schedule<'a> {
         self.tabs.retain(|tab| tab.node != node);
         self.observers.retain(|(at, ..)| *at != node);
         if is_missed {
-            self.until_missed(node).await;
+            self.until_seen(node, false).await;
         }
         let Place::Own(nodes) = &mut self.place else { return };
         nodes.replace(node).await;
@@ -247,23 +245,22 @@ impl<'a> Schedule<'a> {
     async fn sleep(&mut self) {
         let node = self.random.random_range(0..NODES);
         self.note(format!("node {node} sleeps"));
-        let nodes = self.place.nodes();
-        let joined = nodes.sum([node], JOINED).await;
-        nodes[node].pause();
-        self.until_missed(node).await;
+        self.place.nodes()[node].pause();
+        self.until_seen(node, false).await;
         self.place.nodes()[node].resume();
         // Until it has joined anew, what others publish is lost for its clients.
-        let has_joined = async || self.place.nodes().sum([node], JOINED).await > joined;
-        until_equal(&true, "whether it has joined anew", has_joined).await;
+        self.until_seen(node, true).await;
         self.note(format!("node {node} has woken up"));
     }
 
-    /// Waits until the node's observer is no member any more for another node.
-    async fn until_missed(&self, node: usize) {
+    /// Waits until another node sees the node's observer in each room, or does not.
+    async fn until_seen(&self, node: usize, is_seen: bool) {
         let api = self.place.nodes()[(node + 1) % NODES].api();
-        let (channel, missing) = (self.presence(0), json!({ "id": format!("watch-{node}") }));
-        let is_there = async || members(&api, &channel).await.as_array().is_none_or(|users| users.contains(&missing));
-        until_equal(&false, &format!("whether node {node} is seen"), is_there).await;
+        let observer = json!({ "id": format!("watch-{node}") });
+        for channel in (0..CHANNELS).map(|number| self.presence(number)) {
+            let sees = async || members(&api, &channel).await.as_array().map(|users| users.contains(&observer));
+            until_equal(&Some(is_seen), &format!("whether node {node} is seen in {channel}"), sees).await;
+        }
     }
 
     /// A quiet point: everybody says what the model says.

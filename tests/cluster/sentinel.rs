@@ -115,12 +115,16 @@ impl Sentinels {
         self.sentinels[position].pause();
     }
 
-    /// A replica is made the master by command; returns when it is.
+    /// A replica is made the master by command; returns when it is, and the old one its replica: for a while both took themselves for one.
     pub(crate) async fn failover(&self) {
         let master = self.servers[self.master()].port;
         // Refused while the one before is not over, and while no replica is fit for it.
         self.until(|these| these.sentinels[0].cli(&["SENTINEL", "FAILOVER", NAME]) == "OK", "a failover begins").await;
         self.until_another_is(master).await;
+        let has_given_up = |these: &Self| {
+            these.servers.iter().any(|server| server.port == master && server.cli(&["ROLE"]).starts_with("slave"))
+        };
+        self.until(has_given_up, "the old master is a replica").await;
     }
 
     /// The position of the master.

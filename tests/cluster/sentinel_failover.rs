@@ -70,10 +70,10 @@ async fn a_master_that_wakes_up_when_another_has_its_place_is_nobodys_master() {
     traffic.agrees_after(Writes::MayBeLost).await;
     drop(traffic);
 
-    let sleeper = sentinels.pause_master().await;
-    sentinels.resume(sleeper);
     nodes[2].terminate();
     nodes[2].ended().await;
+    let sleeper = sentinels.pause_master().await;
+    sentinels.resume(sleeper);
     nodes.replace(2).await; // whoever comes now must not be misled either
     for node in &*nodes {
         until(node, "ready").await;
