@@ -76,11 +76,11 @@ metrics! {
     QUEUE_DROPPED = "herald_queue_dropped_messages_total";
     /// Messages of clients that were no valid ones.
     INVALID_MESSAGES = "herald_invalid_messages_total";
-    /// Times that the connection to Redis was made anew.
+    /// Times that the connection to Redis was made anew; on a Redis Cluster for each of its 16 buckets.
     REDIS_RECONNECTS = "herald_redis_reconnects_total";
     /// Scripts and commands that Redis refused or did not answer in time.
     REDIS_ERRORS = "herald_redis_errors_total";
-    /// Dead nodes that this node has cleaned up after.
+    /// Dead nodes that this node has cleaned up after; on a Redis Cluster in each of its 16 buckets.
     REAPED_NODES = "herald_cluster_reaped_nodes_total";
     /// Messages of other nodes thrown away because this node could not keep up.
     REMOTE_DROPPED = "herald_cluster_dropped_messages_total";
@@ -129,6 +129,8 @@ metrics! {
     webhook_queue() = "herald_webhook_queue_events";
     /// 1 while the cluster is reached (or there is none), 0 while Redis is away.
     cluster_reached() = "herald_cluster_reached";
+    /// Parts of the cluster (one on a single Redis, 16 on a Redis Cluster) whose webhooks, dead nodes and due departures this node looks after.
+    owned_buckets() = "herald_cluster_owned_buckets";
     /// 1 when ready, 0 while starting and while shutting down.
     ready() = "herald_ready";
 }

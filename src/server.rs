@@ -65,7 +65,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {
         None => Arc::new(Local::new(Arc::clone(&node))),
-        Some(url) => Redis::start(url, &config.cluster, &node)?,
+        Some(url) => Redis::start(url, &config.cluster, &node),
     };
     if timeout(FIND_OTHERS, cluster.joined()).await.is_err() {
         tracing::error!("the cluster is not found yet; clients that come wait for it, and this node is not ready");

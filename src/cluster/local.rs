@@ -132,5 +132,9 @@ impl Cluster for Local {
         None
     }
 
+    fn owned_buckets(&self) -> usize {
+        0
+    }
+
     async fn leave(&self) {}
 }

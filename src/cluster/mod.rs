@@ -81,6 +81,8 @@ pub enum Metered {
 pub struct Trouble {
     /// Whether this node has ever been in it: if not, it has nobody whom it could serve on.
     pub has_joined: bool,
+    /// Whether some channels are served as ever.
+    pub is_partial: bool,
 }
 
 /// See the module. What is said of "the cluster" is said of this node where it is alone.
@@ -178,6 +180,9 @@ pub trait Cluster: Debug + Send + Sync {
 
     /// What is wrong with it, if anything: for the health page.
     fn trouble(&self) -> Option<Trouble>;
+
+    /// How many parts of the cluster this node looks after: their webhooks, their dead nodes, the end of graces.
+    fn owned_buckets(&self) -> usize;
 
     /// Gives up what this node holds, at an end in order.
     async fn leave(&self);

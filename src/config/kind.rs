@@ -15,6 +15,8 @@ use ipnet::IpNet;
 use toml::Value;
 use url::Url;
 
+use super::redis_url::RedisUrl;
+
 /// See the module.
 pub trait Kind {
     /// What the program works with.
@@ -300,36 +302,6 @@ fn shown(url: &Url) -> String {
     url.into()
 }
 
-/// Where a Redis is, and who Herald is there. Shown without that.
-#[derive(Clone)]
-pub struct RedisUrl(Url);
-
-impl RedisUrl {
-    /// All of it, for the connection.
-    #[must_use]
-    pub fn full(&self) -> &str {
-        self.0.as_str()
-    }
-
-    /// The database that it names.
-    #[must_use]
-    pub fn database(&self) -> &str {
-        Some(self.0.path().trim_matches('/')).filter(|path| !path.is_empty()).unwrap_or("0")
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&shown(&self.0))
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
 /// Where a Redis is; what it holds of credentials is not shown.
 #[derive(Debug)]
 pub struct RedisAddress;
@@ -337,7 +309,10 @@ pub struct RedisAddress;
 impl Kind for RedisAddress {
     type Value = RedisUrl;
     fn allowed() -> String {
-        "redis://USER:PASSWORD@HOST:PORT/DATABASE, or rediss:// for TLS; all but the host may be left out".to_owned()
+        "redis://USER:PASSWORD@HOST:PORT/DATABASE, redis-sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/DATABASE?master=NAME \
+         or redis-cluster://USER:PASSWORD@HOST:PORT,HOST:PORT, with rediss instead of redis for TLS; only the hosts and the \
+         master's name must be there"
+            .to_owned()
     }
     fn is_secret(_written: &str) -> bool {
         true // what is no URL may be a password in the wrong place
@@ -346,9 +321,7 @@ impl Kind for RedisAddress {
         Self::parse(value.as_str()?)
     }
     fn parse(text: &str) -> Option<RedisUrl> {
-        let url = RedisUrl(text.parse().ok()?);
-        let is_redis = matches!(url.0.scheme(), "redis" | "rediss") && url.0.has_host();
-        (is_redis && url.database().parse::<u16>().is_ok()).then_some(url)
+        RedisUrl::parse(text)
     }
     fn write(url: &RedisUrl) -> Option<String> {
         Some(Value::from(url.to_string()).to_string())

@@ -8,6 +8,7 @@ pub mod document;
 pub mod environment;
 pub mod kind;
 pub mod options;
+pub mod redis_url;
 pub mod section;
 
 use std::collections::HashMap;
@@ -17,11 +18,12 @@ use std::path::{Path, PathBuf};
 use herald_protocol::Secret;
 use toml::Table;
 
-pub use kind::{Listen, LogFormat, RedisUrl, WhenUnreachable};
+pub use kind::{Listen, LogFormat, WhenUnreachable};
 pub use options::{
     AppOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, ServerOptions,
     ShutdownOptions, TlsOptions, WebhookOptions,
 };
+pub use redis_url::{RedisKind, RedisUrl};
 
 use environment::Environment;
 use section::{Place, Problem, Reader, Section as _, nearest};

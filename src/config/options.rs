@@ -15,9 +15,10 @@ use url::Url;
 
 use super::kind::{
     Address, AddressOrOff, AppId, AppKey, Count, File, Flag, Format, Headers, KIB, KeyPrefix, Kind, Level, Listen,
-    LogFormat, MIB, MINUTE, NamePart, Network, Optional, Origin, Prefix, RedisAddress, RedisUrl, SECOND, SecretText,
-    Several, Size, Time, Unreachable, WebAddress, Webhook, WhenUnreachable,
+    LogFormat, MIB, MINUTE, NamePart, Network, Optional, Origin, Prefix, RedisAddress, SECOND, SecretText, Several,
+    Size, Time, Unreachable, WebAddress, Webhook, WhenUnreachable,
 };
+use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
 
 /// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
@@ -206,7 +207,7 @@ options! {
 options! {
     /// The Redis (7.0 or later, or Valkey) that joins the nodes. The same for all of them.
     pub struct RedisOptions {
-        /// `redis://USER:PASSWORD@HOST:PORT/DATABASE`, or `rediss://` for TLS.
+        /// Where it is: one server, or several Sentinels that know where the master called NAME is, or some nodes of a Redis Cluster.
         url: Option<RedisUrl> = None, as Optional<RedisAddress>;
         /// What stands in front of all keys, for Redises that are shared with others.
         prefix: String = "herald".to_owned(), as KeyPrefix;

@@ -43,7 +43,10 @@ async fn ready(State(parts): State<Arc<Parts>>) -> Response {
         None => answer(StatusCode::OK, "ready"),
         Some(trouble) if !trouble.has_joined => answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
         // Clients are served on: taking every node out at once because Redis is away would help nobody.
-        Some(_) => json(StatusCode::OK, r#"{"status":"degraded","checks":{"redis":"down"}}"#),
+        Some(trouble) => {
+            let redis = if trouble.is_partial { "partly down" } else { "down" };
+            json(StatusCode::OK, &format!(r#"{{"status":"degraded","checks":{{"redis":"{redis}"}}}}"#))
+        }
     }
 }
 
@@ -71,6 +74,7 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     metrics::longest_queue(longest);
     metrics::webhook_queue(parts.webhooks.waiting());
     metrics::cluster_reached(usize::from(parts.hub.cluster.trouble().is_none()));
+    metrics::owned_buckets(parts.hub.cluster.owned_buckets());
     metrics::ready(usize::from(parts.is_ready()));
     for app in parts.apps.iter() {
         let room = parts.hub.node.room(app);

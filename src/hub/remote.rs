@@ -270,6 +270,17 @@ impl Channel {
         }
     }
 
+    /// The list of members has to be read again if it is not at this version; whether it has to.
+    pub fn doubt_unless_at(&self, version: Version) -> bool {
+        let state = &mut *self.state.lock();
+        let Some(remote) = state.remote.as_mut().filter(|remote| remote.version.is_some_and(|known| known != version))
+        else {
+            return false;
+        };
+        remote.stale = true;
+        true
+    }
+
     fn refuse(&self, remote: &mut Remote, number: u64, refused: &HashSet<UserId>) {
         let (turned_away, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut remote.waiting).into_iter().partition(|waiting| {

@@ -210,10 +210,10 @@ impl Users {
         }
     }
 
-    /// The cluster cannot be reached: what is known may change without being heard.
-    pub fn unconfirm(&self) {
+    /// The cluster cannot be reached: what is known of these users may change without being heard.
+    pub fn unconfirm(&self, is_affected: impl Fn(&UserId) -> bool) {
         if let Some(remote) = &mut self.state.lock().remote {
-            remote.fresh.clear();
+            remote.fresh.retain(|user| !is_affected(user));
         }
     }
 

@@ -274,9 +274,9 @@ impl AppWebhooks {
         true
     }
 
-    /// Drops what was handed over and is in no request yet, without a word to its owner: another node hands it over now.
-    pub fn forget_handed_over(&self) {
-        self.receivers.iter().for_each(|receiver| receiver.forget_handed_over());
+    /// Drops what was handed over with this list and is in no request yet, without a word to it: another node hands it over now.
+    pub fn forget_handed_over(&self, done: &DoneList) {
+        self.receivers.iter().for_each(|receiver| receiver.forget_handed_over(done));
     }
 
     fn settle(&self, due: Due) {
@@ -368,7 +368,7 @@ mod tests {
         assert!(hand_over(ALL, "presence-b"));
         assert!(hand_over(ALL, "private-a"));
         assert_eq!(waiting(), [1, 1, 2]);
-        webhooks.forget_handed_over();
+        webhooks.forget_handed_over(&done);
         assert_eq!(waiting(), [0; 3]);
         assert_eq!(done.take_all(), []);
     }

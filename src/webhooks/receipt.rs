@@ -45,6 +45,12 @@ impl Receipt {
         Self { done: Done { id, url }, list }
     }
 
+    /// Whether it is given to this list.
+    #[must_use]
+    pub fn goes_to(&self, list: &DoneList) -> bool {
+        std::ptr::eq(&raw const *self.list, list)
+    }
+
     /// Tells the owner that the receiver is done with the event.
     pub fn give(self) {
         self.list.done.lock().push(self.done);

@@ -189,12 +189,13 @@ impl Receiver {
         self.queue(channel, waiting);
     }
 
-    /// Drops what was handed over and is in no request yet, without its receipts.
-    pub fn forget_handed_over(&self) {
+    /// Drops what was handed over with this list and is in no request yet, without its receipts.
+    pub fn forget_handed_over(&self, done: &DoneList) {
         for lane in &self.lanes {
             let (mut events, mut bytes) = (0, 0);
             lane.events.lock().retain(|event| {
-                let is_kept = event.receipt.is_none() || event.delivery.is_some();
+                let is_its = event.receipt.as_ref().is_some_and(|receipt| receipt.goes_to(done));
+                let is_kept = !is_its || event.delivery.is_some();
                 if !is_kept {
                     events += 1;
                     bytes += event.json.len();
@@ -586,7 +587,7 @@ mod tests {
         hand_over(&receiver, "forgotten-too", 0, &done);
         let lane = receiver.lanes.iter().find(|lane| !lane.events.lock().is_empty()).unwrap();
         assert_eq!(&*lane.begin(1)[0].id, "under-way");
-        receiver.forget_handed_over();
+        receiver.forget_handed_over(&done);
         let left = || lane.events.lock().iter().map(|event| event.id.to_string()).collect::<Vec<_>>();
         assert_eq!(left(), ["under-way", "of-this-node"]);
         assert_eq!(receiver.waiting.lock().bytes, "\"under-way\"".len() + 5);
@@ -595,7 +596,7 @@ mod tests {
         assert_eq!(ids(&done), ["under-way"], "its request was still answered");
         assert_eq!(left(), ["of-this-node"]);
         receiver.done(lane, 1);
-        receiver.forget_handed_over();
+        receiver.forget_handed_over(&done);
         receiver.empty().await;
     }
 

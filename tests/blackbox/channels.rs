@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 use herald_protocol::Secret;
 use serde_json::json;
 
+use crate::support::api::Api;
 use crate::support::{App, Client, DEADLINE, Frame, Herald, in_cluster};
 
 /// Every kind that a subscription alone opens.
@@ -332,9 +333,7 @@ async fn a_connection_has_a_thousand_subscriptions_and_not_one_more() {
     for number in 0..1_000 {
         client.send(client.subscription(&name(number), None)).await;
     }
-    for number in 0..1_000 {
-        client.expect_succeeded(&name(number)).await;
-    }
+    client.expect_all_succeeded((0..1_000).map(name)).await;
     client.send(client.subscription("one-more", None)).await;
     let (kind, status, text) = client.expect_subscription_error("one-more").await;
     assert_eq!((&*kind, status), ("LimitReached", 4100));
@@ -388,22 +387,45 @@ async fn events_arrive_in_the_order_of_their_triggers() {
     }
 }
 
+/// A hundred numbers in ten batches, every third to `a` and the others to `b`.
+async fn trigger_batches(api: &Api) {
+    for start in (0..100).step_by(10) {
+        let events = (start..start + 10)
+            .map(|number| json!({ "name": "e", "channel": channel_of(number), "data": number.to_string() }))
+            .collect::<Vec<_>>();
+        api.post("/batch_events", &json!({ "batch": events }).to_string()).await.ok();
+    }
+}
+
+fn channel_of(number: usize) -> &'static str {
+    if number.is_multiple_of(3) { "a" } else { "b" }
+}
+
 #[tokio::test]
 async fn events_of_batches_arrive_in_their_order() {
     let herald = Herald::start("").await;
     let mut client = herald.connect().await;
     client.subscribe("a").await;
     client.subscribe("b").await;
-    let channel = |number: usize| if number.is_multiple_of(3) { "a" } else { "b" };
-    for start in (0..100).step_by(10) {
-        let events = (start..start + 10)
-            .map(|number| json!({ "name": "e", "channel": channel(number), "data": number.to_string() }))
-            .collect::<Vec<_>>();
-        herald.api().post("/batch_events", &json!({ "batch": events }).to_string()).await.ok();
-    }
+    trigger_batches(&Api::new(herald.address, herald.app.clone())).await;
     for number in 0..100 {
         let event = client.expect("e").await;
-        assert_eq!((event.channel.as_deref(), event.data()), (Some(channel(number)), &*number.to_string()));
+        assert_eq!((event.channel.as_deref(), event.data()), (Some(channel_of(number)), &*number.to_string()));
+    }
+}
+
+#[tokio::test]
+async fn events_of_batches_to_any_node_arrive_in_the_order_of_their_channel() {
+    let herald = Herald::start("").await;
+    let mut client = herald.connect().await;
+    client.subscribe("a").await;
+    client.subscribe("b").await;
+    trigger_batches(&herald.api()).await;
+    let [mut of_a, mut of_b] = ["a", "b"].map(|name| (0..100).filter(move |number| channel_of(*number) == name));
+    for _ in 0..100 {
+        let event = client.expect("e").await;
+        let expected = if event.channel.as_deref() == Some("a") { of_a.next() } else { of_b.next() };
+        assert_eq!(Some(event.data()), expected.map(|number| number.to_string()).as_deref(), "{}", event.text);
     }
 }
 

@@ -242,9 +242,7 @@ async fn what_is_sent_right_behind_the_handshake_is_read() {
     let options = Options { behind: &behind, ..Options::default() };
     let mut client = herald.open_with("/app/app-key?protocol=7", options).await;
     client.read_hello().await; // the hello still comes first
-    for channel in &channels {
-        client.expect_succeeded(channel).await;
-    }
+    client.expect_all_succeeded(channels.iter().cloned()).await;
     client.settle().await;
 }
 

@@ -10,6 +10,7 @@ use crate::observer::{Observer, ids};
 use crate::receiver::Receiver;
 use crate::redis::Redis;
 use crate::support::api::Answer;
+use crate::traffic::{PATIENT, Traffic, Writes};
 
 const ROOM: &str = "presence-room";
 
@@ -230,10 +231,7 @@ async fn after_redis_came_back_empty_under_traffic_all_is_as_it_was() {
     let mut redis = Redis::start();
     let mut receiver = Receiver::of_default_app().await;
     let nodes = Nodes::start(&redis.url(), 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     let mut others = Vec::new();
     for (number, node) in nodes.iter().chain(nodes.iter()).enumerate() {
         let mut client = node.connect().await;
@@ -293,6 +291,32 @@ async fn after_redis_came_back_empty_under_traffic_all_is_as_it_was() {
         observer.until(everybody.into_iter().chain(["fay"])).await;
     }
     receiver.expect(json!({ "name": "member_added", "channel": ROOM, "user_id": "fay" })).await; // nothing before it
+}
+
+#[tokio::test]
+async fn a_redis_that_dies_while_people_come_and_go_costs_nobody_anything() {
+    let mut redis = Redis::start();
+    let nodes = Nodes::start(&redis.url(), 3, PATIENT).await;
+    let mut traffic = Traffic::start(&nodes).await;
+    for _ in 0..3 {
+        traffic.meanwhile(async |_| redis.restart()).await;
+        traffic.agrees_after(Writes::MayBeLost).await;
+    }
+}
+
+#[tokio::test]
+async fn a_redis_that_sleeps_while_people_come_and_go_costs_nobody_anything() {
+    let redis = Redis::start();
+    let nodes = Nodes::start(&redis.url(), 3, PATIENT).await;
+    let mut traffic = Traffic::start(&nodes).await;
+    traffic
+        .meanwhile(async |_| {
+            redis.pause();
+            until_all(&nodes, "degraded").await;
+            redis.resume();
+        })
+        .await;
+    traffic.agrees_after(Writes::AreKept).await;
 }
 
 /// The next so many events that a backend is told.
@@ -378,14 +402,7 @@ async fn a_redis_that_hangs_holds_up_no_client() {
 async fn a_redis_that_was_away_for_long_and_has_kept_everything_costs_nobody_a_member() {
     let redis = Redis::start();
     let nodes = Nodes::start(&redis.url(), 3, "").await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
-    for observer in &mut observers {
-        observer.until(["ann", "bob", "cid"]).await;
-        observer.told();
-    }
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     redis.pause(); // for all of them, and for longer than `node_timeout`
     for node in &*nodes {
         until(node, "degraded").await;

@@ -12,6 +12,14 @@ use crate::receiver::Receiver;
 use crate::redis::Redis;
 use crate::support::{Client, Herald};
 
+over_both! {
+    a_node_that_ends_in_order_takes_its_members_along_at_once,
+    a_node_that_slept_too_long_comes_back_with_all_it_has,
+    a_node_that_slept_a_little_has_lost_nothing,
+    the_last_node_may_die_and_a_new_one_finds_no_ghosts,
+    webhooks_of_a_node_that_died_are_told_by_another_in_their_order,
+}
+
 const ROOM: &str = "presence-room";
 const REAPED: &str = "herald_cluster_reaped_nodes_total";
 
@@ -91,12 +99,10 @@ async fn two_hundred_members_of_a_node_that_dies_leave_once_each() {
     assert!(!removed.contains("user-000"));
 }
 
-#[tokio::test]
-async fn a_node_that_ends_in_order_takes_its_members_along_at_once() {
-    let redis = Redis::start();
+async fn a_node_that_ends_in_order_takes_its_members_along_at_once(url: &str) {
     // Nobody could find out in time that it is dead: that they are gone, it has said itself.
     let patient = "cluster.heartbeat = \"10s\"\ncluster.node_timeout = \"60s\"";
-    let mut nodes = Nodes::start(&redis.url(), 3, patient).await;
+    let mut nodes = Nodes::start(url, 3, patient).await;
     let mut ann = Observer::join(&nodes[1], ROOM, "ann").await;
     let _crowd = join_all(["bob", "cid", "dan"].map(|user| member(&nodes[0], user))).await;
     ann.until(["ann", "bob", "cid", "dan"]).await;
@@ -110,10 +116,8 @@ async fn a_node_that_ends_in_order_takes_its_members_along_at_once() {
     assert_eq!(nodes.sum([1, 2], REAPED).await, 0, "there was nothing to clean up");
 }
 
-#[tokio::test]
-async fn a_node_that_slept_too_long_comes_back_with_all_it_has() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn a_node_that_slept_too_long_comes_back_with_all_it_has(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let (mut ann, mut bob) =
         (Observer::join(&nodes[0], ROOM, "ann").await, Observer::join(&nodes[1], ROOM, "bob").await);
     let _tab = member(&nodes[0], "bob").await;
@@ -151,11 +155,9 @@ async fn a_node_that_slept_too_long_comes_back_with_all_it_has() {
     assert!(nodes.sum([1, 2], REAPED).await >= 2);
 }
 
-#[tokio::test]
-async fn a_node_that_slept_a_little_has_lost_nothing() {
-    let redis = Redis::start();
+async fn a_node_that_slept_a_little_has_lost_nothing(url: &str) {
     let patient = "cluster.heartbeat = \"1s\"\ncluster.node_timeout = \"10s\"";
-    let nodes = Nodes::start(&redis.url(), 2, patient).await;
+    let nodes = Nodes::start(url, 2, patient).await;
     let mut ann = Observer::join(&nodes[0], ROOM, "ann").await;
     let mut bob = Observer::join(&nodes[1], ROOM, "bob").await;
     ann.until(["ann", "bob"]).await;
@@ -179,10 +181,8 @@ async fn a_node_that_slept_a_little_has_lost_nothing() {
     assert_eq!(nodes.sum([0, 1], REAPED).await, 0);
 }
 
-#[tokio::test]
-async fn the_last_node_may_die_and_a_new_one_finds_no_ghosts() {
-    let redis = Redis::start();
-    let mut nodes = Nodes::start(&redis.url(), 1, "").await;
+async fn the_last_node_may_die_and_a_new_one_finds_no_ghosts(url: &str) {
+    let mut nodes = Nodes::start(url, 1, "").await;
     let _crowd = join_all(["ann", "bob"].map(|user| member(&nodes[0], user))).await;
     nodes[0].kill();
     nodes.replace(0).await;
@@ -195,11 +195,9 @@ async fn the_last_node_may_die_and_a_new_one_finds_no_ghosts() {
     nodes.until_all_say("/connections", &[], &json!({ "connections": 1 })).await;
 }
 
-#[tokio::test]
-async fn webhooks_of_a_node_that_died_are_told_by_another_in_their_order() {
-    let redis = Redis::start();
+async fn webhooks_of_a_node_that_died_are_told_by_another_in_their_order(url: &str) {
     let mut receiver = Receiver::of_default_app().await;
-    let mut nodes = Nodes::start(&redis.url(), 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
+    let mut nodes = Nodes::start(url, 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
     let mut clients = Vec::new();
     for node in &*nodes {
         let mut client = node.connect().await;

@@ -4,9 +4,20 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::nodes::Nodes;
-use crate::redis::Redis;
 use crate::support::api::{Answer, Api, KeptOpen};
 use crate::support::{Client, Herald};
+
+over_both! {
+    every_subscriber_gets_each_event_once_in_the_order_of_its_publisher,
+    an_event_arrives_as_it_was_sent_whatever_it_holds,
+    a_trigger_of_many_channels_and_a_batch_reach_all_of_them,
+    the_socket_that_is_left_out_is_left_out_on_every_node,
+    a_client_event_reaches_the_others_of_every_node_with_its_sender,
+    what_a_cache_channel_keeps_is_shown_on_every_node,
+    who_comes_to_a_cache_channel_between_two_events_misses_none_and_sees_none_twice,
+    a_repeat_on_another_node_gets_the_first_answer_and_delivers_nothing,
+    of_many_repeats_at_once_on_many_nodes_one_is_the_first,
+}
 
 /// A subscriber of this channel on each node.
 async fn one_on_each(nodes: &Nodes, channel: &str) -> Vec<Client> {
@@ -19,11 +30,9 @@ async fn subscriber(node: &Herald, channel: &str) -> Client {
     client
 }
 
-#[tokio::test]
-async fn every_subscriber_gets_each_event_once_in_the_order_of_its_publisher() {
+async fn every_subscriber_gets_each_event_once_in_the_order_of_its_publisher(url: &str) {
     const EVENTS: usize = 200;
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+    let nodes = Nodes::start(url, 3, "").await;
     let subscribers = one_on_each(&nodes, "news").await;
     let publish = async |node: &Herald, name: &str| {
         let mut backend = KeptOpen::connect(node.api()).await;
@@ -49,10 +58,8 @@ async fn every_subscriber_gets_each_event_once_in_the_order_of_its_publisher() {
     }
 }
 
-#[tokio::test]
-async fn an_event_arrives_as_it_was_sent_whatever_it_holds() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 2, "").await;
+async fn an_event_arrives_as_it_was_sent_whatever_it_holds(url: &str) {
+    let nodes = Nodes::start(url, 2, "").await;
     let (mut here, mut there) = (subscriber(&nodes[0], "news").await, subscriber(&nodes[1], "news").await);
     for data in ["", "plain", "{\"a\": [1, null]}", "ä😀\u{2028}\0\r\n", &"x".repeat(10_000)] {
         nodes[0].trigger("news", "e", data).await;
@@ -62,10 +69,8 @@ async fn an_event_arrives_as_it_was_sent_whatever_it_holds() {
     }
 }
 
-#[tokio::test]
-async fn a_trigger_of_many_channels_and_a_batch_reach_all_of_them() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn a_trigger_of_many_channels_and_a_batch_reach_all_of_them(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let (mut a, mut b) = (subscriber(&nodes[1], "a").await, subscriber(&nodes[2], "b").await);
     let both = json!({ "name": "both", "channels": ["a", "b", "nobody"], "data": "" });
     nodes[0].api().events(&both).await.ok();
@@ -80,10 +85,8 @@ async fn a_trigger_of_many_channels_and_a_batch_reach_all_of_them() {
     }
 }
 
-#[tokio::test]
-async fn the_socket_that_is_left_out_is_left_out_on_every_node() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn the_socket_that_is_left_out_is_left_out_on_every_node(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut clients = one_on_each(&nodes, "news").await;
     let mut neighbour = subscriber(&nodes[0], "news").await;
     let except = clients[0].socket_id().to_string();
@@ -99,10 +102,8 @@ async fn the_socket_that_is_left_out_is_left_out_on_every_node() {
     clients[0].expect("end").await;
 }
 
-#[tokio::test]
-async fn a_client_event_reaches_the_others_of_every_node_with_its_sender() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn a_client_event_reaches_the_others_of_every_node_with_its_sender(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut clients = Vec::new();
     for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
         let mut client = node.connect().await;
@@ -139,10 +140,8 @@ async fn a_client_event_reaches_the_others_of_every_node_with_its_sender() {
     }
 }
 
-#[tokio::test]
-async fn what_a_cache_channel_keeps_is_shown_on_every_node() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn what_a_cache_channel_keeps_is_shown_on_every_node(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut early = subscriber(&nodes[1], "cache-a").await;
     early.expect("pusher:cache_miss").await;
     nodes[0].trigger("cache-a", "first", "1").await;
@@ -162,11 +161,9 @@ async fn what_a_cache_channel_keeps_is_shown_on_every_node() {
     early.settle().await; // nobody else got any of it again
 }
 
-#[tokio::test]
-async fn who_comes_to_a_cache_channel_between_two_events_misses_none_and_sees_none_twice() {
+async fn who_comes_to_a_cache_channel_between_two_events_misses_none_and_sees_none_twice(url: &str) {
     const EVENTS: usize = 150;
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+    let nodes = Nodes::start(url, 3, "").await;
     nodes[0].trigger("cache-a", "e", "0").await;
     let publish = async {
         let mut backend = KeptOpen::connect(nodes[0].api()).await;
@@ -198,17 +195,15 @@ async fn who_comes_to_a_cache_channel_between_two_events_misses_none_and_sees_no
 }
 
 /// Triggers an event with an idempotency key; whether it was answered as a repeat.
-async fn once(api: &Api, key: &str, body: &Value) -> (Answer, bool) {
+pub(crate) async fn once(api: &Api, key: &str, body: &Value) -> (Answer, bool) {
     let header = format!("Connection: close\r\nIdempotency-Key: {key}\r\n");
     let answer = api.raw(&api.events_request(body).replacen("Connection: close\r\n", &header, 1)).await;
     let is_replayed = answer.headers.get("idempotent-replayed").is_some_and(|value| value == "true");
     (answer, is_replayed)
 }
 
-#[tokio::test]
-async fn a_repeat_on_another_node_gets_the_first_answer_and_delivers_nothing() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn a_repeat_on_another_node_gets_the_first_answer_and_delivers_nothing(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut clients = one_on_each(&nodes, "news").await;
     let event = json!({ "name": "once", "channel": "news", "data": "", "info": "subscription_count" });
     let (first, is_replayed) = once(&nodes[0].api(), "key", &event).await;
@@ -227,10 +222,8 @@ async fn a_repeat_on_another_node_gets_the_first_answer_and_delivers_nothing() {
     }
 }
 
-#[tokio::test]
-async fn of_many_repeats_at_once_on_many_nodes_one_is_the_first() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn of_many_repeats_at_once_on_many_nodes_one_is_the_first(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut clients = one_on_each(&nodes, "news").await;
     let event = json!({ "name": "once", "channel": "news", "data": "" });
     let apis = nodes.apis();

@@ -5,15 +5,18 @@ use serde_json::json;
 use tokio::time::timeout;
 
 use crate::nodes::Nodes;
-use crate::redis::Redis;
 use crate::support::{Client, DEADLINE, Herald};
+
+over_both! {
+    connections_of_an_app_are_limited_over_all_nodes,
+    a_node_that_died_gives_its_places_back,
+    events_a_second_are_limited_over_all_nodes,
+}
 
 const PATH: &str = "/app/app-key?protocol=7";
 
-#[tokio::test]
-async fn connections_of_an_app_are_limited_over_all_nodes() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "[[apps]]\nmax_connections = 3").await;
+async fn connections_of_an_app_are_limited_over_all_nodes(url: &str) {
+    let nodes = Nodes::start(url, 3, "[[apps]]\nmax_connections = 3").await;
     let mut clients = join_all(nodes.iter().map(Herald::connect)).await;
     nodes.until_all_say("/connections", &[], &json!({ "connections": 3 })).await;
     for node in &*nodes {
@@ -33,10 +36,8 @@ async fn back_in(node: &Herald) -> Client {
     }
 }
 
-#[tokio::test]
-async fn a_node_that_died_gives_its_places_back() {
-    let redis = Redis::start();
-    let mut nodes = Nodes::start(&redis.url(), 2, "[[apps]]\nmax_connections = 2").await;
+async fn a_node_that_died_gives_its_places_back(url: &str) {
+    let mut nodes = Nodes::start(url, 2, "[[apps]]\nmax_connections = 2").await;
     let _clients = join_all([nodes[1].connect(), nodes[1].connect()]).await;
     nodes.until_all_say("/connections", &[], &json!({ "connections": 2 })).await;
     nodes[0].open(PATH).await.expect_refusal(4100).await;
@@ -44,12 +45,10 @@ async fn a_node_that_died_gives_its_places_back() {
     timeout(DEADLINE, back_in(&nodes[0])).await.expect("the places of a dead node are free");
 }
 
-#[tokio::test]
-async fn events_a_second_are_limited_over_all_nodes() {
+async fn events_a_second_are_limited_over_all_nodes(url: &str) {
     const LIMIT: usize = 5;
-    let redis = Redis::start();
     let limits = format!("[[apps]]\nlimits.events_per_second = {LIMIT}\nlimits.reads_per_second = {LIMIT}");
-    let nodes = Nodes::start(&redis.url(), 3, &limits).await;
+    let nodes = Nodes::start(url, 3, &limits).await;
     let apis = nodes.apis();
     let event = json!({ "name": "e", "channel": "news", "data": "" });
     let triggers = join_all((0..30).map(|number| apis[number % 3].events(&event))).await;

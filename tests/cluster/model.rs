@@ -4,7 +4,7 @@
 //! every observer's list must be what the model says. Most schedules share their nodes, each with channels of its own. Every
 //! [`CRASHING`]th has nodes of its own, which it also kills, replaces and puts to sleep.
 //!
-//! `HERALD_MODEL_SCHEDULES` says how many there are. A schedule that fails says its seed: with `HERALD_MODEL_SEED` set to it and
+//! `HERALD_MODEL_SCHEDULES` says how many there are, over one Redis and over a Redis Cluster. A schedule that fails says its seed: with `HERALD_MODEL_SEED` set to it and
 //! `HERALD_MODEL_SCHEDULES=1`, that schedule runs again.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::nodes::{Nodes, members, until_equal};
 use crate::observer::Observer;
 use crate::redis::Redis;
+use crate::shards::Shards;
 use crate::support::Client;
 use crate::support::api::Api;
 
@@ -43,22 +44,29 @@ fn variable(name: &str) -> Option<u64> {
 
 #[tokio::test]
 async fn whatever_happens_in_whatever_order_every_node_tells_the_truth() {
-    let first = variable("HERALD_MODEL_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
-    let seeds = first..first + variable("HERALD_MODEL_SCHEDULES").unwrap_or(200);
-    eprintln!("HERALD_MODEL_SEED={first}");
     let redis = Redis::start();
-    let shared = Nodes::start(&redis.url(), NODES, SETTINGS).await;
+    schedules(&redis.url(), 200).await;
+}
+
+#[tokio::test]
+async fn whatever_happens_in_whatever_order_every_node_tells_the_truth_over_a_redis_cluster() {
+    let shards = Shards::start().await;
+    schedules(&shards.url(), 60).await;
+}
+
+async fn schedules(url: &str, count: u64) {
+    let first = variable("HERALD_MODEL_SEED").unwrap_or_else(|| rand::rng().random_range(0..1_000_000_000));
+    let seeds = first..first + variable("HERALD_MODEL_SCHEDULES").unwrap_or(count);
+    eprintln!("HERALD_MODEL_SEED={first}");
+    let shared = Nodes::start(url, NODES, SETTINGS).await;
     let (crashing, calm): (Vec<u64>, Vec<u64>) = seeds.partition(|seed| seed % CRASHING == 0);
     let calm = stream::iter(calm).for_each_concurrent(AT_ONCE.0, |seed| {
         let place = Place::Shared(&shared);
         async move { Schedule::new(seed, place).run().await }
     });
-    let crashing = stream::iter(crashing).for_each_concurrent(AT_ONCE.1, |seed| {
-        let url = redis.url();
-        async move {
-            let nodes = Nodes::start(&url, NODES, SETTINGS).await;
-            Schedule::new(seed, Place::Own(nodes)).run().await;
-        }
+    let crashing = stream::iter(crashing).for_each_concurrent(AT_ONCE.1, |seed| async move {
+        let nodes = Nodes::start(url, NODES, SETTINGS).await;
+        Schedule::new(seed, Place::Own(nodes)).run().await;
     });
     futures_util::future::join(calm, crashing).await;
 }

@@ -11,7 +11,7 @@ use crate::support::api::{Answer, Api};
 use crate::support::{DEADLINE, Herald};
 
 /// How often something that must come true is looked at.
-const LOOK: Duration = Duration::from_millis(20);
+pub(crate) const LOOK: Duration = Duration::from_millis(20);
 
 /// See the module; a slice of servers. Each is killed when this is dropped.
 #[derive(Debug)]

@@ -25,6 +25,20 @@ impl Observer {
         Self { client, list, channel: channel.to_owned(), told: Vec::new() }
     }
 
+    /// Joins a channel of each of these nodes as another user; all have seen all others come, and have been told nothing since.
+    pub(crate) async fn one_a_node<const N: usize>(nodes: &[Herald], channel: &str, users: [&str; N]) -> [Self; N] {
+        assert_eq!(nodes.len(), N);
+        let mut observers = Vec::new();
+        for (node, user) in nodes.iter().zip(users) {
+            observers.push(Self::join(node, channel, user).await);
+        }
+        for observer in &mut observers {
+            observer.until(users).await;
+            observer.told();
+        }
+        observers.try_into().unwrap()
+    }
+
     /// Reads one event; that of a member changes the list.
     pub(crate) async fn next(&mut self) -> Event {
         let event = self.client.next().await;

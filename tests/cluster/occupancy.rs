@@ -7,8 +7,15 @@ use serde_json::{Value, json};
 
 use crate::nodes::Nodes;
 use crate::receiver::Receiver;
-use crate::redis::Redis;
 use crate::support::{Client, Herald};
+
+over_both! {
+    a_channel_is_occupied_by_the_first_and_vacated_by_the_last_of_all_nodes,
+    nothing_is_told_while_somebody_is_left_on_another_node,
+    coming_back_to_another_node_within_the_grace_is_silent,
+    subscribers_of_all_nodes_are_counted,
+    a_crowd_that_comes_and_goes_at_once_is_counted_exactly,
+}
 
 fn occupied(channel: &str) -> Value {
     json!({ "name": "channel_occupied", "channel": channel })
@@ -19,11 +26,10 @@ fn vacated(channel: &str) -> Value {
 }
 
 /// Three nodes that tell a backend what happens.
-async fn reporting() -> (Redis, Receiver, Nodes) {
-    let redis = Redis::start();
+async fn reporting(url: &str) -> (Receiver, Nodes) {
     let receiver = Receiver::of_default_app().await;
-    let nodes = Nodes::start(&redis.url(), 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
-    (redis, receiver, nodes)
+    let nodes = Nodes::start(url, 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
+    (receiver, nodes)
 }
 
 /// A client on each node that has come to this channel, all at once.
@@ -36,9 +42,8 @@ async fn come(nodes: &Nodes, channel: &str) -> Vec<Client> {
     .await
 }
 
-#[tokio::test]
-async fn a_channel_is_occupied_by_the_first_and_vacated_by_the_last_of_all_nodes() {
-    let (_redis, mut receiver, nodes) = reporting().await;
+async fn a_channel_is_occupied_by_the_first_and_vacated_by_the_last_of_all_nodes(url: &str) {
+    let (mut receiver, nodes) = reporting(url).await;
     for _ in 0..2 {
         let clients = come(&nodes, "hall").await;
         receiver.expect(occupied("hall")).await;
@@ -49,9 +54,8 @@ async fn a_channel_is_occupied_by_the_first_and_vacated_by_the_last_of_all_nodes
     }
 }
 
-#[tokio::test]
-async fn nothing_is_told_while_somebody_is_left_on_another_node() {
-    let (_redis, mut receiver, nodes) = reporting().await;
+async fn nothing_is_told_while_somebody_is_left_on_another_node(url: &str) {
+    let (mut receiver, nodes) = reporting(url).await;
     let mut clients = come(&nodes, "hall").await;
     receiver.expect(occupied("hall")).await;
     let mut last = clients.pop().unwrap();
@@ -71,9 +75,8 @@ async fn come_to(node: &Herald, channel: &str) -> Vec<Client> {
     vec![client]
 }
 
-#[tokio::test]
-async fn coming_back_to_another_node_within_the_grace_is_silent() {
-    let (_redis, mut receiver, nodes) = reporting().await;
+async fn coming_back_to_another_node_within_the_grace_is_silent(url: &str) {
+    let (mut receiver, nodes) = reporting(url).await;
     let mut client = nodes[0].connect().await;
     client.join("presence-room", "ann").await;
     receiver.expect(occupied("presence-room")).await;
@@ -91,10 +94,8 @@ async fn coming_back_to_another_node_within_the_grace_is_silent() {
     receiver.expect(vacated("presence-room")).await;
 }
 
-#[tokio::test]
-async fn subscribers_of_all_nodes_are_counted() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "[[apps]]\nsubscription_count = true").await;
+async fn subscribers_of_all_nodes_are_counted(url: &str) {
+    let nodes = Nodes::start(url, 3, "[[apps]]\nsubscription_count = true").await;
     let mut clients: Vec<Client> = Vec::new();
     for node in &*nodes {
         let mut client = node.connect().await;
@@ -126,11 +127,9 @@ async fn until_counted(client: &mut Client, count: usize) {
     }
 }
 
-#[tokio::test]
-async fn a_crowd_that_comes_and_goes_at_once_is_counted_exactly() {
+async fn a_crowd_that_comes_and_goes_at_once_is_counted_exactly(url: &str) {
     const CROWD: usize = 60;
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+    let nodes = Nodes::start(url, 3, "").await;
     let info = [("info", "subscription_count")];
     let mut crowd = join_all((0..CROWD).map(async |number| {
         let mut client = nodes[number % 3].connect().await;

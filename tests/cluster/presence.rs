@@ -5,8 +5,14 @@ use serde_json::json;
 
 use crate::nodes::Nodes;
 use crate::observer::{Observer, ids};
-use crate::redis::Redis;
 use crate::support::{Client, Herald};
+
+over_both! {
+    a_user_with_tabs_on_three_nodes_is_one_member,
+    the_info_of_the_first_is_shown_while_the_user_stays_on_any_node,
+    snapshots_and_events_never_disagree_while_everybody_comes_and_goes,
+    a_room_is_full_when_it_is_full_over_all_nodes,
+}
 
 const ROOM: &str = "presence-room";
 
@@ -16,18 +22,9 @@ async fn member(node: &Herald, user: &str) -> Client {
     client
 }
 
-#[tokio::test]
-async fn a_user_with_tabs_on_three_nodes_is_one_member() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
-    for observer in &mut observers {
-        observer.until(["ann", "bob", "cid"]).await;
-        observer.told();
-    }
+async fn a_user_with_tabs_on_three_nodes_is_one_member(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     let mut tabs = Vec::new();
     for node in nodes.iter().chain(nodes.iter()) {
         tabs.push(member(node, "dan").await);
@@ -55,10 +52,8 @@ async fn a_user_with_tabs_on_three_nodes_is_one_member() {
     nodes.until_members_are(ROOM, &["ann", "bob", "cid"]).await;
 }
 
-#[tokio::test]
-async fn the_info_of_the_first_is_shown_while_the_user_stays_on_any_node() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn the_info_of_the_first_is_shown_while_the_user_stays_on_any_node(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut ann = member(&nodes[2], "ann").await;
     let mut tabs = Vec::new();
     for (number, node) in nodes.iter().enumerate() {
@@ -82,15 +77,10 @@ async fn the_info_of_the_first_is_shown_while_the_user_stays_on_any_node() {
     assert_eq!(ann.expect("pusher_internal:member_added").await.json()["user_info"], "new");
 }
 
-#[tokio::test]
-async fn snapshots_and_events_never_disagree_while_everybody_comes_and_goes() {
+async fn snapshots_and_events_never_disagree_while_everybody_comes_and_goes(url: &str) {
     const ROUNDS: usize = 15;
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
-    let mut observers = Vec::new();
-    for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
-        observers.push(Observer::join(node, ROOM, user).await);
-    }
+    let nodes = Nodes::start(url, 3, "").await;
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     // Users that change places all the time; each round another observer joins in the middle of it and must not be contradicted.
     let restless = join_all((0..6).map(async |number| {
         let user = format!("user-{}", number / 2);
@@ -124,10 +114,8 @@ async fn snapshots_and_events_never_disagree_while_everybody_comes_and_goes() {
     assert!(ids(&snapshot).iter().eq(&observers[0].list));
 }
 
-#[tokio::test]
-async fn a_room_is_full_when_it_is_full_over_all_nodes() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "[[apps]]\nlimits.presence_members = 3").await;
+async fn a_room_is_full_when_it_is_full_over_all_nodes(url: &str) {
+    let nodes = Nodes::start(url, 3, "[[apps]]\nlimits.presence_members = 3").await;
     let mut clients = Vec::new();
     for (node, user) in nodes.iter().zip(["ann", "bob", "cid"]) {
         clients.push(member(node, user).await);

@@ -3,14 +3,19 @@
 use serde_json::json;
 
 use crate::nodes::Nodes;
-use crate::redis::Redis;
 use crate::support::{App, Client};
 
+over_both! {
+    every_node_lists_the_channels_of_all,
+    every_node_says_how_a_channel_is,
+    a_trigger_that_asks_is_answered_for_all_nodes,
+    connections_of_all_nodes_are_counted,
+    a_long_list_is_complete_and_sorted,
+}
+
 /// Three nodes, and clients on different ones.
-async fn some() -> (Redis, Nodes, Vec<Client>) {
-    let redis = Redis::start();
-    let nodes =
-        Nodes::start(&redis.url(), 3, "[[apps]]\n[[apps]]\nid = \"other\"\nkey = \"other\"\nsecret = \"s\"").await;
+async fn some(url: &str) -> (Nodes, Vec<Client>) {
+    let nodes = Nodes::start(url, 3, "[[apps]]\n[[apps]]\nid = \"other\"\nkey = \"other\"\nsecret = \"s\"").await;
     let mut clients = Vec::new();
     for (position, user, channels) in
         [(0, "ann", &["news", "a"] as &[_]), (1, "ann", &["news", "private-ab"]), (2, "bob", &["news", "cache-x"])]
@@ -25,12 +30,11 @@ async fn some() -> (Redis, Nodes, Vec<Client>) {
         client.join("presence-room", user).await;
         clients.push(client);
     }
-    (redis, nodes, clients)
+    (nodes, clients)
 }
 
-#[tokio::test]
-async fn every_node_lists_the_channels_of_all() {
-    let (_redis, nodes, _clients) = some().await;
+async fn every_node_lists_the_channels_of_all(url: &str) {
+    let (nodes, _clients) = some(url).await;
     let all = json!({ "a": {}, "cache-x": {}, "news": {}, "presence-room": {}, "private-ab": {} });
     nodes.until_all_say("/channels", &[], &json!({ "channels": all })).await;
     let counts = [("filter_by_prefix", "presence-"), ("info", "user_count,subscription_count")];
@@ -44,9 +48,8 @@ async fn every_node_lists_the_channels_of_all() {
     }
 }
 
-#[tokio::test]
-async fn every_node_says_how_a_channel_is() {
-    let (_redis, nodes, mut clients) = some().await;
+async fn every_node_says_how_a_channel_is(url: &str) {
+    let (nodes, mut clients) = some(url).await;
     let counts = [("info", "user_count,subscription_count")];
     let room = |users: usize, subscriptions: usize| json!({ "occupied": subscriptions > 0, "user_count": users, "subscription_count": subscriptions });
     nodes.until_all_say("/channels/presence-room", &counts, &room(2, 3)).await;
@@ -64,9 +67,8 @@ async fn every_node_says_how_a_channel_is() {
     nodes.until_all_say("/channels/nobody", &[("info", "subscription_count")], &empty).await;
 }
 
-#[tokio::test]
-async fn a_trigger_that_asks_is_answered_for_all_nodes() {
-    let (_redis, nodes, _clients) = some().await;
+async fn a_trigger_that_asks_is_answered_for_all_nodes(url: &str) {
+    let (nodes, _clients) = some(url).await;
     nodes.until_members_are("presence-room", &["ann", "bob"]).await;
     for api in nodes.apis() {
         let event = json!({
@@ -79,9 +81,8 @@ async fn a_trigger_that_asks_is_answered_for_all_nodes() {
     }
 }
 
-#[tokio::test]
-async fn connections_of_all_nodes_are_counted() {
-    let (_redis, nodes, mut clients) = some().await;
+async fn connections_of_all_nodes_are_counted(url: &str) {
+    let (nodes, mut clients) = some(url).await;
     nodes.until_all_say("/connections", &[], &json!({ "connections": 3 })).await;
     clients.remove(0).close().await;
     nodes.until_all_say("/connections", &[], &json!({ "connections": 2 })).await;
@@ -89,11 +90,9 @@ async fn connections_of_all_nodes_are_counted() {
     nodes.until_all_say("/connections", &[], &json!({ "connections": 0 })).await;
 }
 
-#[tokio::test]
-async fn a_long_list_is_complete_and_sorted() {
+async fn a_long_list_is_complete_and_sorted(url: &str) {
     const CHANNELS: usize = 700;
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 2, "").await;
+    let nodes = Nodes::start(url, 2, "").await;
     let mut clients = [nodes[0].connect().await, nodes[1].connect().await];
     for (position, client) in clients.iter_mut().enumerate() {
         for number in (position..CHANNELS).step_by(2) {

@@ -1,23 +1,15 @@
 //! A Redis of a test's own: the real server on a free port, empty, in a folder that goes with it.
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
-
 use tempfile::TempDir;
 
-use crate::support::DEADLINE;
-
-/// How often a server that starts is asked whether it has.
-const LOOK: Duration = Duration::from_millis(5);
+use crate::server::Server;
 
 /// See the module. Dropped, it is killed.
 #[derive(Debug)]
 pub(crate) struct Redis {
-    child: Child,
-    port: u16,
+    server: Server,
     access: Access,
-    folder: TempDir,
+    certificate: String,
 }
 
 /// Who is let in, and how.
@@ -46,23 +38,29 @@ impl Redis {
 
     fn with(access: Access) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        let certificate = folder.path().join("cert.pem").display().to_string();
         if access == Access::Tls {
-            let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
-            std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
-            std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+            make_certificate(&folder);
         }
-        // Redis cannot say which port it took, and another process may be faster to take the one that was free.
-        let free_port = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let port = free_port();
-        let mut redis = Self { child: spawn(folder.path(), port, access), port, access, folder };
-        for _ in 0..10 {
-            if redis.is_up() {
-                return redis;
-            }
-            redis.port = free_port();
-            redis.child = spawn(redis.folder.path(), redis.port, access);
-        }
-        panic!("redis-server does not start");
+        let login: &[&str] = match access {
+            Access::Open => &[],
+            Access::User { name, password } => &["--user", name, "--pass", password],
+            Access::Tls => &["--tls", "--cacert", &certificate],
+        };
+        let server = Server::start(folder, &[], login, |port| {
+            let access = match access {
+                Access::Open => format!("port {port}"),
+                Access::User { name, password } => {
+                    format!("port {port}\nuser default off\nuser {name} on >{password} ~* &* +@all")
+                }
+                Access::Tls => format!(
+                    "port 0\ntls-port {port}\ntls-cert-file cert.pem\ntls-key-file key.pem\ntls-ca-cert-file cert.pem\n\
+                     tls-auth-clients no"
+                ),
+            };
+            format!("{access}\nsave \"\"\nappendonly no\n")
+        });
+        Self { server, access, certificate }
     }
 
     /// Where Herald finds it.
@@ -80,24 +78,22 @@ impl Redis {
 
     /// Where it listens.
     pub(crate) fn address(&self) -> String {
-        format!("127.0.0.1:{}", self.port)
+        format!("127.0.0.1:{}", self.server.port)
     }
 
     /// The file with the certificate that its clients must believe.
     pub(crate) fn certificate(&self) -> String {
-        self.folder.path().join("cert.pem").display().to_string()
+        self.certificate.clone()
     }
 
     /// Kills it; all that it knew is lost.
     pub(crate) fn kill(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+        self.server.kill();
     }
 
     /// Starts it, once it was killed, on the same port; it knows nothing.
     pub(crate) fn start_again(&mut self) {
-        self.child = spawn(self.folder.path(), self.port, self.access);
-        assert!(self.is_up(), "redis-server starts on the port that it had");
+        self.server.start_again();
     }
 
     /// It dies and comes back at once, empty.
@@ -108,73 +104,24 @@ impl Redis {
 
     /// From now on it answers nothing, and nobody is told.
     pub(crate) fn pause(&self) {
-        self.signal("STOP");
+        self.server.pause();
     }
 
     /// It goes on where it was.
     pub(crate) fn resume(&self) {
-        self.signal("CONT");
+        self.server.resume();
     }
 
     /// What `redis-cli` prints, without the end of the last line.
     pub(crate) fn cli(&self, args: &[&str]) -> String {
-        let mut command = Command::new("redis-cli");
-        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "--no-auth-warning"]);
-        match self.access {
-            Access::Open => {}
-            Access::User { name, password } => _ = command.args(["--user", name, "--pass", password]),
-            Access::Tls => _ = command.args(["--tls", "--cacert", &self.certificate()]),
-        }
-        let output = command.args(args).output().expect("redis-cli is installed");
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
-    }
-
-    /// Waits for it to answer; false if it has ended instead.
-    fn is_up(&mut self) -> bool {
-        let start = Instant::now();
-        while start.elapsed() < DEADLINE {
-            if self.child.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if self.cli(&["PING"]) == "PONG" {
-                return true;
-            }
-            std::thread::sleep(LOOK);
-        }
-        panic!("redis-server does not answer");
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
-        assert!(status.success(), "the process is there");
+        self.server.cli(args)
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        // The test may have killed it.
-        _ = self.child.kill();
-        _ = self.child.wait();
-    }
-}
-
-/// Starts the process; nothing is kept on disk.
-fn spawn(folder: &std::path::Path, port: u16, access: Access) -> Child {
-    let mut config = format!("bind 127.0.0.1\nsave \"\"\nappendonly no\ndir {}\n", folder.display());
-    config += &match access {
-        Access::Open => format!("port {port}\n"),
-        Access::User { name, password } => {
-            format!("port {port}\nuser default off\nuser {name} on >{password} ~* &* +@all\n")
-        }
-        Access::Tls => format!(
-            "port 0\ntls-port {port}\ntls-cert-file cert.pem\ntls-key-file key.pem\ntls-ca-cert-file cert.pem\ntls-auth-clients no\n"
-        ),
-    };
-    let file = folder.join("redis.conf");
-    std::fs::write(&file, config).unwrap();
-    let mut command = Command::new("redis-server");
-    command.arg(&file).current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command.spawn().expect("redis-server is installed")
+fn make_certificate(folder: &TempDir) {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Bucket {
         asked.query_async(&mut self.connection).await.unwrap()
     }
 
-    async fn beat(&mut self, node: &str, joining: &str) -> (String, u8, u8, Vec<String>) {
+    async fn beat(&mut self, node: &str, joining: &str) -> (String, u8, u8, Vec<String>, String) {
         self.call(&script!("beat"), &[node, joining, TIMEOUT_MS, TIMEOUT_MS]).await.unwrap()
     }
 
@@ -137,7 +137,7 @@ async fn the_owner_alone_cleans_up_and_nothing_of_the_dead_is_left() {
     bucket.call::<u8>(&script!("user"), &["n2", "app", "ann", "1", GRACE_MS]).await.unwrap();
     bucket.call::<u8>(&script!("connections"), &["n2", "app", "1", "-1"]).await.unwrap();
     bucket.ask::<usize>("ZADD {t}:nodes 0 n2").await; // silent since ever
-    let (_, _, is_owner, reaping) = bucket.beat("n1", "0").await;
+    let (_, _, is_owner, reaping, _) = bucket.beat("n1", "0").await;
     assert_eq!((is_owner, reaping), (1, vec!["n2".to_owned()]));
     let not_owner = bucket.call::<usize>(&script!("reap"), &["n3", "n2", "1", GRACE_MS]).await.unwrap_err();
     assert_eq!(not_owner.code(), Some("NOTOWNER"));
@@ -150,6 +150,25 @@ async fn the_owner_alone_cleans_up_and_nothing_of_the_dead_is_left() {
     let mut left: Vec<String> = bucket.ask("KEYS *").await;
     left.sort();
     assert_eq!(left, ["{t}:due", "{t}:epoch", "{t}:nodes", "{t}:owner", "{t}:webhooks"]);
+}
+
+#[tokio::test]
+async fn a_bucket_is_handed_to_the_lowest_id_among_the_living_by_its_owner_alone() {
+    let mut bucket = Bucket::with(&["n2", "n1", "n0", "n3"]).await;
+    bucket.ask::<usize>("ZADD {t}:nodes 0 n0").await; // silent since ever
+    let (_, _, is_owner, _, heir) = bucket.beat("n2", "0").await;
+    assert_eq!((is_owner, heir.as_str()), (1, "n1"));
+    let (_, _, is_owner, _, heir) = bucket.beat("n1", "0").await;
+    assert_eq!((is_owner, heir.as_str()), (0, ""), "it is told to the owner only");
+    let give = script!("give");
+    let not_owner = bucket.call::<u8>(&give, &["n1", "n1", TIMEOUT_MS]).await.unwrap_err();
+    assert_eq!(not_owner.code(), Some("NOTOWNER"));
+    assert_eq!(bucket.call::<u8>(&give, &["n2", "gone", TIMEOUT_MS]).await.unwrap(), 0, "not to the dead");
+    assert_eq!(bucket.call::<u8>(&give, &["n2", "n1", TIMEOUT_MS]).await.unwrap(), 1);
+    assert!(bucket.ask::<i64>("PTTL {t}:owner").await > 0, "if the heir does not take it, another will");
+    for (node, expected) in [("n2", 0), ("n1", 1)] {
+        assert_eq!(bucket.beat(node, "0").await.2, expected, "{node}");
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,9 @@
 
 use serde_json::json;
 
+use crate::events::once;
 use crate::nodes::{Nodes, health, refusal, until};
+use crate::receiver::Receiver;
 use crate::redis::Redis;
 use crate::support::{Client, Herald};
 
@@ -27,6 +29,48 @@ async fn a_user_and_a_password_stand_in_the_address() {
     for node in &*nodes {
         assert!(!node.has_logged("s3cret"), "the log holds no password");
     }
+}
+
+/// The page's rule, for the prefix that it names.
+fn documented_rule() -> String {
+    let page = include_str!("../../docs/cluster.md");
+    let rule = page.split_once("```\nuser herald on ").expect("the page has a rule").1;
+    rule.split_once("```").unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn the_documented_user_may_do_all_that_is_needed() {
+    let redis = Redis::start();
+    let rule = documented_rule();
+    let rule: Vec<&str> = ["ACL", "SETUSER", "herald", "on"].into_iter().chain(rule.split_whitespace()).collect();
+    assert_eq!(redis.cli(&rule), "OK", "{rule:?}");
+    let url = format!("redis://herald:password@{}", redis.address());
+    let receiver = Receiver::of_default_app().await;
+    let app = format!(
+        "[[apps]]\nlimits.events_per_second = 100\nmax_connections = 100\nsubscription_count = true\n{}",
+        receiver.section("")
+    );
+    let mut nodes = Nodes::start(&url, 2, &format!("cluster.redis.prefix = \"herald\"\n{app}")).await;
+    are_one(&nodes).await;
+    let mut ann = nodes[0].connect().await;
+    ann.sign_in("ann").await;
+    ann.join("presence-room", "ann").await;
+    ann.subscribe("cache-news").await;
+    ann.expect("pusher:cache_miss").await;
+    nodes[1].trigger("cache-news", "kept", "").await;
+    ann.expect("kept").await;
+    nodes.until_members_are("presence-room", &["ann"]).await;
+    nodes.until_all_say("/channels/presence-room", &[], &json!({ "occupied": true })).await;
+    nodes[0].kill();
+    nodes.replace(0).await;
+    nodes.until_members_are("presence-room", &[]).await; // cleaned up after
+    nodes[1].api().post("/users/ann/terminate_connections", "").await;
+    let event = json!({ "name": "once", "channel": "news", "data": "" });
+    for (api, is_repeat) in nodes.apis().iter().zip([false, true]) {
+        let (answer, is_replayed) = once(api, "key", &event).await;
+        assert_eq!((answer.status, is_replayed), (200, is_repeat), "{answer:?}");
+    }
+    assert_eq!(redis.cli(&["ACL", "LOG"]), "", "nothing was denied");
 }
 
 #[tokio::test]
@@ -120,14 +164,19 @@ async fn what_cannot_work_is_refused_at_the_start() {
         )
     };
     let url = |url: &str| format!("cluster.redis.url = \"{url}\"");
+    const FORMS: &[&str] = &["redis://USER", "redis-sentinel://", "master=NAME", "redis-cluster://", "rediss"];
     for (config, named) in [
         (timing("5s", "14s"), &["node_timeout", "heartbeat"] as &[_]),
         (timing("1s", "1s"), &["node_timeout", "heartbeat"]),
-        (url("http://ann:hunter2@localhost:6379"), &["redis"]),
-        (url("redis//ann:hunter2@localhost"), &["redis"]),
-        (url("localhost:6379"), &["redis"]),
-        (url("redis://ann:hunter2@localhost:notaport"), &["redis"]),
-        (url("redis://ann:hunter2@localhost/notanumber"), &["redis"]),
+        (url("http://ann:hunter2@localhost:6379"), FORMS),
+        (url("redis//ann:hunter2@localhost"), FORMS),
+        (url("localhost:6379"), FORMS),
+        (url("redis://ann:hunter2@localhost:notaport"), FORMS),
+        (url("redis://ann:hunter2@localhost/notanumber"), FORMS),
+        (url("redis://ann:hunter2@localhost?protocol=resp3"), FORMS),
+        (url("redis-sentinel://ann:hunter2@localhost,localhost:26380"), FORMS),
+        (url("redis-sentinel://ann:hunter2@localhost,?master=main"), FORMS),
+        (url("redis-cluster://ann:hunter2@localhost:7000,localhost:7001/2"), FORMS),
         ("cluster.when_unreachable = \"hope\"".to_owned(), &["when_unreachable", "reject", "deliver-locally"]),
     ] {
         let said = refusal(&config).await;

@@ -3,8 +3,15 @@
 use serde_json::{Value, json};
 
 use crate::nodes::Nodes;
-use crate::redis::Redis;
 use crate::support::{Client, Herald};
+
+over_both! {
+    what_is_sent_to_a_user_reaches_its_sockets_on_every_node,
+    a_terminated_user_is_closed_on_every_node_and_may_come_back,
+    who_watches_is_told_of_the_first_and_the_last_connection_of_all_nodes,
+    who_comes_back_to_another_node_was_never_away,
+    who_was_on_a_node_that_died_goes_offline,
+}
 
 async fn signed_in(node: &Herald, user: &str) -> Client {
     let mut client = node.connect().await;
@@ -12,10 +19,8 @@ async fn signed_in(node: &Herald, user: &str) -> Client {
     client
 }
 
-#[tokio::test]
-async fn what_is_sent_to_a_user_reaches_its_sockets_on_every_node() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn what_is_sent_to_a_user_reaches_its_sockets_on_every_node(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let mut tabs = Vec::new();
     for node in &*nodes {
         let mut tab = signed_in(node, "ann").await;
@@ -36,10 +41,8 @@ async fn what_is_sent_to_a_user_reaches_its_sockets_on_every_node() {
     bob.expect("end").await;
 }
 
-#[tokio::test]
-async fn a_terminated_user_is_closed_on_every_node_and_may_come_back() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn a_terminated_user_is_closed_on_every_node_and_may_come_back(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     for node in &*nodes {
         let mut tabs = Vec::new();
         for place in &*nodes {
@@ -74,10 +77,8 @@ async fn watching(node: &Herald, user: &str, watchlist: &[&str]) -> Client {
     client
 }
 
-#[tokio::test]
-async fn who_watches_is_told_of_the_first_and_the_last_connection_of_all_nodes() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn who_watches_is_told_of_the_first_and_the_last_connection_of_all_nodes(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let bob = signed_in(&nodes[1], "bob").await;
     let mut ann = watching(&nodes[0], "ann", &["bob", "cid"]).await;
     assert_eq!(changes(&mut ann).await, ["+bob", "-cid"], "how it is at the start");
@@ -92,10 +93,8 @@ async fn who_watches_is_told_of_the_first_and_the_last_connection_of_all_nodes()
     ann.settle().await;
 }
 
-#[tokio::test]
-async fn who_comes_back_to_another_node_was_never_away() {
-    let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn who_comes_back_to_another_node_was_never_away(url: &str) {
+    let nodes = Nodes::start(url, 3, "").await;
     let (bob, cid) = (signed_in(&nodes[1], "bob").await, signed_in(&nodes[1], "cid").await);
     let mut ann = watching(&nodes[0], "ann", &["bob", "cid"]).await;
     assert_eq!(changes(&mut ann).await, ["+bob", "+cid"]);
@@ -106,10 +105,8 @@ async fn who_comes_back_to_another_node_was_never_away() {
     ann.settle().await;
 }
 
-#[tokio::test]
-async fn who_was_on_a_node_that_died_goes_offline() {
-    let redis = Redis::start();
-    let mut nodes = Nodes::start(&redis.url(), 3, "").await;
+async fn who_was_on_a_node_that_died_goes_offline(url: &str) {
+    let mut nodes = Nodes::start(url, 3, "").await;
     let _bob = signed_in(&nodes[1], "bob").await;
     let (_tab, _other_tab) = (signed_in(&nodes[1], "cid").await, signed_in(&nodes[2], "cid").await);
     let mut ann = watching(&nodes[0], "ann", &["bob", "cid"]).await;

@@ -156,6 +156,21 @@ async fn every_variable_has_the_effect_that_the_documentation_says() {
 }
 
 #[tokio::test]
+async fn each_kind_of_redis_is_told_without_who_herald_is_there() {
+    for (url, told) in [
+        ("rediss://ann:hunter2@[::1]:7000/2", "rediss://[::1]:7000/2"),
+        ("redis-sentinel://ann:hunter2@a,b:7000/2?master=main", "redis-sentinel://a:26379,b:7000/2?master=main"),
+        ("redis-cluster://ann:hunter2@a,b:7000", "redis-cluster://a:6379,b:7000"),
+    ] {
+        for variable in ["HERALD_CLUSTER_REDIS_URL", "REDIS_URL"] {
+            let checked = Setup::new().env(variable, url).args(["check"]).run().await;
+            assert!(checked.status.success() && checked.stdout.contains(&format!("url = \"{told}\"")), "{checked:?}");
+            assert!(!checked.stderr.contains("hunter2"), "{checked:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn further_names_of_others_have_their_effect() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let files = || Setup::new().file("cert.pem", &made.cert.pem()).file("key.pem", &made.signing_key.serialize_pem());

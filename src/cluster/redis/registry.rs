@@ -9,20 +9,22 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use futures_util::stream;
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelName, UserId};
 use indexmap::IndexSet;
 use parking_lot::Mutex;
-use redis::aio::PubSubSink;
 use redis::{RedisError, RedisResult};
 use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, MissedTickBehavior, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
+use super::audit::Audit;
+use super::bucket::{Bucket, Link};
 use super::keys::Topic;
 use super::session::Ended;
-use super::{ANSWER, GRACE_MS, Link, Shared, is_counted};
+use super::subscriptions::Subscriptions;
+use super::{GRACE_MS, is_counted};
 use crate::hub::Frame;
 use crate::hub::node::Room;
 use crate::hub::remote::{Confirmed, Heard, HeldUser, Version, Wanted};
@@ -151,20 +153,21 @@ fn take<T: std::hash::Hash + Eq>(from: &mut IndexSet<T>, into: &mut IndexSet<T>)
 /// What Redis is known to hold under this node's id.
 #[derive(Debug, Default)]
 pub(super) struct Registry {
-    channels: HashMap<ChannelKey, Held>,
-    users: HashMap<UserKey, usize>,
+    pub(super) channels: HashMap<ChannelKey, Held>,
+    pub(super) users: HashMap<UserKey, usize>,
     subscribed: HashSet<Topic>,
     lingering: VecDeque<(Instant, Topic)>,
     /// Channels whose members are read again once all nodes had time to register.
     doubtful: VecDeque<(Instant, ChannelKey)>,
 }
 
+/// Of a channel.
 #[derive(Debug, Default)]
-struct Held {
-    count: usize,
-    /// Whether the count was acknowledged.
+pub(super) struct Held {
+    pub(super) count: usize,
+    /// Whether it was acknowledged that there are some, and nothing was told since that takes the last away.
     is_sure: bool,
-    users: HashMap<UserId, HeldUser>,
+    pub(super) users: HashMap<UserId, HeldUser>,
 }
 
 /// The answer of scripts/channel.lua: epoch, seq, refused users, members, kept event (number, frame, ms left).
@@ -178,7 +181,7 @@ impl Registry {
     }
 
     /// Registers what Redis had acknowledged before, without telling anybody.
-    pub(super) async fn register(&mut self, shared: &Shared, link: &Link) -> Result<(), Ended> {
+    pub(super) async fn register(&mut self, bucket: &Bucket, link: &Link) -> Result<(), Ended> {
         self.subscribed.clear();
         self.lingering.clear();
         let again = self.channels.iter().filter(|(_, held)| held.is_sure && held.count > 0);
@@ -187,8 +190,8 @@ impl Registry {
             let users = sure.map(|(user, held)| (user.clone(), held.connections, held.info.clone())).collect();
             let wanted = Wanted { count: held.count, users, ..Wanted::default() };
             async move {
-                let Some(room) = shared.node.room_of(app) else { return Ok(()) };
-                tell(shared, link, room, channel, &wanted, true).await.map(|_| ())
+                let Some(room) = bucket.common.node.room_of(app) else { return Ok(()) };
+                tell(bucket, link, room, channel, &wanted, true).await.map(|_| ())
             }
         });
         let calls: Vec<_> = calls.collect();
@@ -200,70 +203,70 @@ impl Registry {
     }
 
     /// Notes everything that Redis may hold as changed.
-    pub(super) fn note_held(&self, shared: &Shared) {
-        shared.node.rooms().for_each(|room| shared.changes.connections(room.app.id()));
-        self.channels.keys().for_each(|(app, channel)| shared.changes.channel(app, channel, true));
-        self.users.keys().for_each(|(app, user)| shared.changes.user(app, user));
+    pub(super) fn note_held(&self, bucket: &Bucket) {
+        let apps = bucket.common.node.rooms().map(|room| room.app.id());
+        apps.filter(|app| bucket.keys.hold(app, "")).for_each(|app| bucket.changes.connections(app));
+        self.channels.keys().for_each(|(app, channel)| bucket.changes.channel(app, channel, true));
+        self.users.keys().for_each(|(app, user)| bucket.changes.user(app, user));
     }
 
     /// Tells Redis what changes, until that fails.
-    pub(super) async fn keep_up(&mut self, shared: &Shared, link: &Link, mut sink: PubSubSink) -> Ended {
+    pub(super) async fn keep_up(&mut self, bucket: &Bucket, link: &Link, subscriptions: &Subscriptions) -> Ended {
         let mut lazy = tokio::time::interval(LAZY);
         lazy.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut audit = Audit::new(bucket);
         let mut is_new = true;
         loop {
-            let batch = shared.changes.next(&mut lazy).await;
+            let batch = bucket.changes.next(&mut lazy).await;
             let told = async {
-                self.subscribe(shared, &sink, &batch).await?;
-                self.tell_channels(shared, link, &batch.urgent).await?;
-                self.tell_users(shared, link, &batch.users).await?;
-                tell_connections(shared, link, &batch.apps).await?;
-                tell_missed(shared, &batch.missed).await;
-                self.unsubscribe(shared, &mut sink).await
+                self.subscribe(bucket, subscriptions, &batch).await?;
+                self.tell_channels(bucket, link, &batch.urgent).await?;
+                self.tell_users(bucket, link, &batch.users).await?;
+                tell_connections(bucket, link, &batch.apps).await?;
+                tell_missed(bucket, &batch.missed).await;
+                self.unsubscribe(bucket, subscriptions).await
             };
             if let Err(ended) = told.await {
                 return ended;
             }
-            self.look_again(shared);
-            if is_new && shared.changes.nobody_waits() {
+            self.look_again(bucket);
+            if is_new && bucket.changes.nobody_waits() {
                 is_new = false;
-                shared.joined(link);
+                bucket.joined(link);
+            }
+            if !is_new && let Err(ended) = audit.go_on(bucket, link, self).await {
+                return ended;
             }
         }
     }
 
     /// Subscribes in Redis to what this node's clients want, before anybody is counted: nothing is missed from then on.
-    async fn subscribe(&mut self, shared: &Shared, sink: &PubSubSink, batch: &Batch) -> Result<(), Ended> {
-        let is_here =
-            |(app, channel): &&ChannelKey| shared.node.room_of(app).is_some_and(|room| room.find(channel).is_some());
+    async fn subscribe(&mut self, bucket: &Bucket, subscriptions: &Subscriptions, batch: &Batch) -> Result<(), Ended> {
+        let is_here = |(app, channel): &&ChannelKey| {
+            bucket.common.node.room_of(app).is_some_and(|room| room.find(channel).is_some())
+        };
         let is_of_interest = |(app, user): &&UserKey| {
-            shared.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
+            bucket.common.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
         };
         let channels = batch.urgent.iter().filter(is_here).map(|(app, name)| Topic::Channel(app.clone(), name.clone()));
         let users = batch.users.iter().filter(is_of_interest).map(|(app, user)| Topic::User(app.clone(), user.clone()));
         let new: Vec<Topic> = channels.chain(users).filter(|topic| !self.subscribed.contains(topic)).collect();
-        // One name a command: of several the client library takes the further confirmations for answers to others.
-        let all = join_all(new.iter().map(|topic| {
-            let (mut sink, name) = (sink.clone(), shared.keys.topic(topic));
-            async move { sink.subscribe(name).await }
-        }));
-        for done in timeout(ANSWER, all).await.map_err(|_| Ended::TimedOut)? {
-            done?;
-        }
+        let begun = new.iter().map(|topic| async { subscriptions.begin(&bucket.keys.topic(topic)).await });
+        try_join_all(begun).await?;
         self.subscribed.extend(new);
         Ok(())
     }
 
     async fn tell_channels(
         &mut self,
-        shared: &Shared,
+        bucket: &Bucket,
         link: &Link,
         channels: &IndexSet<ChannelKey>,
     ) -> Result<(), Ended> {
         let mut calls = Vec::with_capacity(channels.len());
         for key in channels {
             let (app, name) = key;
-            let Some(room) = shared.node.room_of(app) else { continue };
+            let Some(room) = bucket.common.node.room_of(app) else { continue };
             let found = room.find(name);
             let held = self.channels.entry(key.clone()).or_default();
             let wanted = match &found {
@@ -275,7 +278,7 @@ impl Registry {
             };
             held.will_be(&wanted);
             calls.push(async move {
-                let answer = tell(shared, link, room, name, &wanted, false).await;
+                let answer = tell(bucket, link, room, name, &wanted, false).await;
                 (key, room, found, wanted, answer)
             });
         }
@@ -291,29 +294,29 @@ impl Registry {
                 continue;
             };
             if !confirmed.refused.is_empty() {
-                shared.changes.channel(&key.0, &key.1, true); // those are counted no more
+                bucket.changes.channel(&key.0, &key.1, true); // those are counted no more
             }
             let mut missed = false;
-            let patience = shared.options.node_timeout;
+            let patience = bucket.common.options.node_timeout;
             match channel.confirm(wanted.number, confirmed, patience, || missed = true) {
                 Heard::Current => {}
-                Heard::Stale => shared.changes.channel(&key.0, &key.1, true),
+                Heard::Stale => bucket.changes.channel(&key.0, &key.1, true),
                 Heard::Doubtful => self.doubtful.push_back((Instant::now() + patience, key.clone())),
             }
             if missed {
-                shared.changes.missed(&key.0, &key.1);
+                bucket.changes.missed(&key.0, &key.1);
             }
             if wanted.is_awaited && room.app.options.subscription_count {
-                shared.changes.channel(&key.0, &key.1, false); // who was let in just now is told the number, too
+                bucket.changes.channel(&key.0, &key.1, false); // who was let in just now is told the number, too
             }
         }
         Ok(())
     }
 
-    async fn tell_users(&mut self, shared: &Shared, link: &Link, users: &IndexSet<UserKey>) -> Result<(), Ended> {
+    async fn tell_users(&mut self, bucket: &Bucket, link: &Link, users: &IndexSet<UserKey>) -> Result<(), Ended> {
         let calls = users.iter().filter_map(|key| {
             let (app, user) = key;
-            let room = shared.node.room_of(app)?;
+            let room = bucket.common.node.room_of(app)?;
             let wanted = room.users.wanted(user);
             let is_held = self.users.contains_key(key);
             // Somebody who is only watched is asked about, not counted.
@@ -323,7 +326,7 @@ impl Registry {
                 self.users.insert(key.clone(), wanted.connections);
             }
             Some(async move {
-                let told = shared.script::<u8>(link, &shared.scripts.user, |call| {
+                let told = bucket.script::<u8>(link, &bucket.common.scripts.user, |call| {
                     call.arg(&link.node).arg(app).arg(user.as_str()).arg(count).arg(GRACE_MS);
                 });
                 (key, room, wanted, told.await)
@@ -345,7 +348,7 @@ impl Registry {
     }
 
     /// Ends subscriptions in Redis that nobody has wanted for a while.
-    async fn unsubscribe(&mut self, shared: &Shared, sink: &mut PubSubSink) -> Result<(), Ended> {
+    async fn unsubscribe(&mut self, bucket: &Bucket, subscriptions: &Subscriptions) -> Result<(), Ended> {
         let now = Instant::now();
         let mut unwanted = Vec::new();
         while let Some((at, topic)) = self.lingering.pop_front() {
@@ -355,44 +358,44 @@ impl Registry {
             }
             let is_wanted = match &topic {
                 Topic::Channel(app, channel) => {
-                    shared.node.room_of(app).is_some_and(|room| room.find(channel).is_some())
+                    bucket.common.node.room_of(app).is_some_and(|room| room.find(channel).is_some())
                 }
                 Topic::User(app, user) => {
-                    shared.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
+                    bucket.common.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
                 }
                 Topic::Node(_) => true,
             };
             if !is_wanted && self.subscribed.remove(&topic) {
-                unwanted.push(shared.keys.topic(&topic));
+                unwanted.push(bucket.keys.topic(&topic));
             }
         }
-        let all = join_all(unwanted.into_iter().map(|name| {
-            let mut sink = sink.clone();
-            async move { sink.unsubscribe(name).await }
-        }));
-        for done in timeout(ANSWER, all).await.map_err(|_| Ended::TimedOut)? {
-            done?;
-        }
+        try_join_all(unwanted.iter().map(|name| subscriptions.end(name))).await?;
         Ok(())
     }
 
-    fn look_again(&mut self, shared: &Shared) {
+    fn look_again(&mut self, bucket: &Bucket) {
         let now = Instant::now();
         while self.doubtful.front().is_some_and(|(at, _)| *at <= now)
             && let Some((_, (app, channel))) = self.doubtful.pop_front()
         {
-            if let Some(found) = shared.node.room_of(&app).and_then(|room| room.find(&channel)) {
+            if let Some(found) = bucket.common.node.room_of(&app).and_then(|room| room.find(&channel)) {
                 found.doubt();
-                shared.changes.channel(&app, &channel, true);
+                bucket.changes.channel(&app, &channel, true);
             }
         }
     }
 }
 
 impl Held {
-    /// This is being told: until it is acknowledged it may be known or not.
+    /// It may not be there, whatever was acknowledged.
+    pub(super) fn doubt(&mut self) {
+        self.is_sure = false;
+        self.users.values_mut().for_each(|user| user.is_sure = false);
+    }
+
+    /// This is being told: until it is acknowledged, who is new or gone may be known or not. Who stays is known, however many there are.
     fn will_be(&mut self, wanted: &Wanted) {
-        self.is_sure &= self.count == wanted.count;
+        self.is_sure &= wanted.count > 0;
         self.count = self.count.max(wanted.count);
         for (user, connections, info) in &wanted.users {
             let held = self.users.entry(user.clone()).or_insert_with(|| HeldUser {
@@ -400,7 +403,7 @@ impl Held {
                 info: info.clone(),
                 is_sure: false,
             });
-            held.is_sure = false;
+            held.is_sure &= *connections > 0;
         }
     }
 
@@ -421,7 +424,7 @@ impl Held {
 
 /// One call of scripts/channel.lua.
 async fn tell(
-    shared: &Shared,
+    bucket: &Bucket,
     link: &Link,
     room: &Room,
     channel: &ChannelName,
@@ -444,8 +447,8 @@ async fn tell(
     .into_iter()
     .filter_map(|(letter, is_set)| is_set.then_some(letter))
     .collect();
-    shared
-        .script(link, &shared.scripts.channel, |call| {
+    bucket
+        .script(link, &bucket.common.scripts.channel, |call| {
             call.arg(&link.node).arg(room.app.id()).arg(channel.as_str()).arg(wanted.count).arg(options);
             call.arg(room.app.limits().presence_members).arg(GRACE_MS);
             for (user, connections, info) in &wanted.users {
@@ -468,9 +471,9 @@ fn confirmed((epoch, seq, refused, list, kept): Answer) -> Confirmed {
     }
 }
 
-async fn tell_connections(shared: &Shared, link: &Link, apps: &HashSet<String>) -> Result<(), Ended> {
-    let calls = apps.iter().filter_map(|app| shared.node.room_of(app)).map(|room| {
-        shared.script::<u8>(link, &shared.scripts.connections, |call| {
+async fn tell_connections(bucket: &Bucket, link: &Link, apps: &HashSet<String>) -> Result<(), Ended> {
+    let calls = apps.iter().filter_map(|app| bucket.common.node.room_of(app)).map(|room| {
+        bucket.script::<u8>(link, &bucket.common.scripts.connections, |call| {
             call.arg(&link.node).arg(room.app.id()).arg(room.app.connections()).arg(-1);
         })
     });
@@ -480,11 +483,13 @@ async fn tell_connections(shared: &Shared, link: &Link, apps: &HashSet<String>) 
     Ok(())
 }
 
-async fn tell_missed(shared: &Shared, channels: &IndexSet<ChannelKey>) {
+async fn tell_missed(bucket: &Bucket, channels: &IndexSet<ChannelKey>) {
     for (app, channel) in channels {
-        let Some(room) = shared.node.room_of(app).filter(|room| room.webhooks_of(channel).is_some()) else { continue };
+        let Some(room) = bucket.common.node.room_of(app).filter(|room| room.webhooks_of(channel).is_some()) else {
+            continue;
+        };
         let event = WebhookEvent::CacheMiss { channel: channel.clone() };
-        if let Err(error) = shared.report(&room.app, &event).await {
+        if let Err(error) = bucket.report(&room.app, &event).await {
             tracing::warn!(%channel, %error, "an empty cache is not reported");
         }
     }

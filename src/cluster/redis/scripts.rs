@@ -32,6 +32,10 @@ scripts! {
     connections,
     /// A node's sign of life.
     beat,
+    /// Hands a bucket over.
+    give,
+    /// What Redis holds of a node.
+    audit,
     /// Cleans up after a dead node.
     reap,
     /// Does what has become due.

@@ -1,4 +1,4 @@
-//! A node's time in the cluster, from one connection to Redis to its loss, and again.
+//! A node's time in a bucket, from one connection to its server to the loss of it, and again.
 //!
 //! Commands and subscriptions have a connection each. Both are proven at every heartbeat: a script on the one, a message to itself that
 //! has to come back on the other. Whatever fails ends the session; the next begins by registering anew what Redis was told before.
@@ -7,17 +7,21 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herald_protocol::UserId;
 use rand::RngExt as _;
-use redis::aio::PubSubSink;
-use redis::{AsyncConnectionConfig, RedisError};
+use redis::RedisError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
 
-use super::inbound::{self, Pulse};
+use super::bucket::{Bucket, Link};
+use super::inbound::{Inbound, Pulse};
 use super::keys::Topic;
 use super::registry::Registry;
-use super::{ANSWER, Link, Shared, message, owner};
+use super::servers::Server;
+use super::subscriptions::Subscriptions;
+use super::{ANSWER, message, owner};
 use crate::config::WhenUnreachable;
 
 /// Pauses between attempts to reach Redis.
@@ -31,14 +35,20 @@ const MISSED_BEATS: u32 = 3;
 pub(super) enum Ended {
     #[error("Redis: {0}")]
     Redis(#[from] RedisError),
-    #[error("Redis did not answer within {ANSWER:?}")]
-    TimedOut,
+    #[error("{0}")]
+    NotFound(String),
     #[error("the connection for subscriptions was closed")]
     Unsubscribed,
     #[error("nothing comes back on the connection for subscriptions")]
     HalfOpen,
+    #[error("the slot is another server's now")]
+    Moved,
     #[error("this node was silent for too long and was taken out of the cluster")]
     TakenOut,
+    #[error(
+        "other nodes have cut this cluster into {0} buckets, this one cuts it into {1}; all need the same kind of URL and a version that agrees"
+    )]
+    OtherBuckets(u16, u16),
     #[error("a part of it has failed: {0}")]
     Panicked(String),
 }
@@ -51,38 +61,39 @@ struct Before {
 }
 
 /// Stays in the cluster until it is dropped.
-pub(super) async fn run(shared: &Arc<Shared>) {
+pub(super) async fn run(bucket: &Arc<Bucket>) {
     let mut registry = Registry::default();
     let mut before = Before::default();
     let mut pause = FIRST_PAUSE;
+    let number = bucket.keys.bucket();
     loop {
         let begun = Instant::now();
-        let ended = session(shared, &mut registry, &mut before).await;
-        shared.link.store(None);
-        unconfirm(shared);
-        *shared.trouble.lock() = Some(ended.to_string());
+        let ended = session(bucket, &mut registry, &mut before).await;
+        bucket.link.store(None);
+        unconfirm(bucket);
+        bucket.lost();
         if begun.elapsed() > LONGEST_PAUSE {
             pause = FIRST_PAUSE;
         }
         if pause == FIRST_PAUSE {
-            tracing::warn!(reason = %ended, "the cluster cannot be reached; it is tried until it can");
+            tracing::warn!(bucket = number, reason = %ended, "the cluster cannot be reached; it is tried until it can");
         } else {
-            tracing::debug!(reason = %ended, "the cluster cannot be reached");
+            tracing::debug!(bucket = number, reason = %ended, "the cluster cannot be reached");
         }
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
-        meanwhile(shared, tokio::time::sleep(jittered)).await;
+        meanwhile(bucket, tokio::time::sleep(jittered)).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
 /// One session, to its end.
-async fn session(shared: &Arc<Shared>, registry: &mut Registry, before: &mut Before) -> Ended {
-    match meanwhile(shared, begin(shared, registry, before)).await {
-        Ok((link, sink, mut tasks)) => {
-            unconfirm(shared);
-            registry.note_held(shared);
+async fn session(bucket: &Arc<Bucket>, registry: &mut Registry, before: &mut Before) -> Ended {
+    match meanwhile(bucket, begin(bucket, registry, before)).await {
+        Ok((link, subscriptions, mut tasks)) => {
+            unconfirm(bucket);
+            registry.note_held(bucket);
             tokio::select! {
-                ended = registry.keep_up(shared, &link, sink) => ended,
+                ended = registry.keep_up(bucket, &link, &subscriptions) => ended,
                 Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Panicked(error.to_string())),
             }
         }
@@ -91,17 +102,14 @@ async fn session(shared: &Arc<Shared>, registry: &mut Registry, before: &mut Bef
 }
 
 async fn begin(
-    shared: &Arc<Shared>,
+    bucket: &Arc<Bucket>,
     registry: &mut Registry,
     before: &mut Before,
-) -> Result<(Arc<Link>, PubSubSink, JoinSet<Ended>), Ended> {
-    let config = AsyncConnectionConfig::new().set_connection_timeout(Some(ANSWER)).set_response_timeout(Some(ANSWER));
-    let connection = shared.client.get_multiplexed_async_connection_with_config(&config).await?;
-    let pubsub = within(shared.client.get_async_pubsub()).await?;
-    let (mut sink, stream) = pubsub.split();
-
+) -> Result<(Arc<Link>, Subscriptions, JoinSet<Ended>), Ended> {
+    let Server { client, connection } = bucket.common.servers.of(&bucket.keys.nodes()).await?;
+    agree(bucket).await?;
     let mut link = Link { node: before.node.clone().unwrap_or_else(new_id), connection };
-    let mut beat = owner::beat(shared, &link, before.node.is_none()).await?;
+    let mut beat = owner::beat(bucket, &link, before.node.is_none()).await?;
     if !beat.is_alive {
         // Taken out by the others, so what it held was taken out too; or Redis has lost everybody, and nobody was told that he left.
         let was_lost = beat.epoch != before.epoch;
@@ -110,58 +118,83 @@ async fn begin(
             registry.forget();
         }
         link.node = new_id();
-        beat = owner::beat(shared, &link, true).await?;
+        beat = owner::beat(bucket, &link, true).await?;
     }
     *before = Before { node: Some(link.node.clone()), epoch: beat.epoch };
-    let (pulse, own_pulse) = Pulse::new();
-    let mut tasks = JoinSet::new();
-    inbound::start(shared, &link, stream, pulse, &mut tasks);
-    within(sink.subscribe(shared.keys.topic(&Topic::Node(link.node.clone())))).await?;
-    registry.register(shared, &link).await?;
+    let (pulse, lost, mut tasks) = (Pulse::new(), CancellationToken::new(), JoinSet::new());
+    let inbound = Inbound::start(bucket, &link.node, pulse.clone(), &mut tasks);
+    let subscriptions = Subscriptions::open(&client, bucket.keys.is_sharded(), inbound, lost.clone()).await?;
+    tasks.spawn(async move {
+        lost.cancelled().await;
+        Ended::Moved
+    });
+    subscriptions.begin(&bucket.keys.topic(&Topic::Node(link.node.clone()))).await?;
+    registry.register(bucket, &link).await?;
 
     let link = Arc::new(link);
-    shared.link.store(Some(Arc::clone(&link)));
+    bucket.link.store(Some(Arc::clone(&link)));
     let (owned, owns) = mpsc::channel(1);
-    let (of_beat, of_owner) = ((Arc::clone(shared), Arc::clone(&link)), (Arc::clone(shared), Arc::clone(&link)));
-    tasks.spawn(async move { heartbeat(&of_beat.0, &of_beat.1, own_pulse, owned).await });
+    let (of_beat, of_owner) = ((Arc::clone(bucket), Arc::clone(&link)), (Arc::clone(bucket), Arc::clone(&link)));
+    tasks.spawn(async move { heartbeat(&of_beat.0, &of_beat.1, &pulse, owned).await });
     tasks.spawn(async move { owner::run(&of_owner.0, &of_owner.1, owns).await });
-    Ok((link, sink, tasks))
+    Ok((link, subscriptions, tasks))
+}
+
+/// Nodes that looked for a channel in different buckets would not find each other.
+async fn agree(bucket: &Bucket) -> Result<(), Ended> {
+    let (key, ours) = (&bucket.keys.all, bucket.keys.buckets());
+    if bucket.keys.bucket() > 0 {
+        return Ok(()); // the first bucket's session asks for all
+    }
+    let mut server = bucket.common.servers.of(key).await?;
+    let (theirs,): (u16,) = redis::pipe()
+        .cmd("SET")
+        .arg(key)
+        .arg(ours)
+        .arg("NX")
+        .ignore()
+        .cmd("GET")
+        .arg(key)
+        .query_async(&mut server.connection)
+        .await?;
+    if theirs == ours { Ok(()) } else { Err(Ended::OtherBuckets(theirs, ours)) }
 }
 
 /// From now on whoever comes has to wait for Redis, and all that is here has to be told to it.
-fn unconfirm(shared: &Shared) {
-    for room in shared.node.rooms() {
+fn unconfirm(bucket: &Bucket) {
+    for room in bucket.common.node.rooms() {
         let app = room.app.id();
-        for channel in room.channels() {
+        for channel in room.channels().iter().filter(|channel| bucket.holds_channel(app, &channel.name)) {
             channel.unconfirm();
-            shared.changes.channel(app, &channel.name, true);
+            bucket.changes.channel(app, &channel.name, true);
         }
-        room.users.unconfirm();
-        room.users.of_interest().iter().for_each(|user| shared.changes.user(app, user));
+        let is_its = |user: &UserId| bucket.holds_user(app, user);
+        room.users.unconfirm(is_its);
+        room.users.of_interest().iter().filter(|user| is_its(user)).for_each(|user| bucket.changes.user(app, user));
     }
 }
 
 /// Does `work`; if clients shall not wait for Redis, they are answered meanwhile from what is known here.
-async fn meanwhile<T>(shared: &Shared, work: impl Future<Output = T>) -> T {
-    match shared.options.when_unreachable {
+async fn meanwhile<T>(bucket: &Bucket, work: impl Future<Output = T>) -> T {
+    match bucket.common.options.when_unreachable {
         WhenUnreachable::Reject => work.await,
         WhenUnreachable::DeliverLocally => tokio::select! {
             done = work => done,
-            never = answer_alone(shared) => match never {},
+            never = answer_alone(bucket) => match never {},
         },
     }
 }
 
-async fn answer_alone(shared: &Shared) -> Infallible {
+async fn answer_alone(bucket: &Bucket) -> Infallible {
     loop {
-        let (channels, users) = shared.changes.next_alone().await;
+        let (channels, users) = bucket.changes.next_alone().await;
         for (app, name) in channels {
-            if let Some(channel) = shared.node.room_of(&app).and_then(|room| room.find(&name)) {
+            if let Some(channel) = bucket.common.node.room_of(&app).and_then(|room| room.find(&name)) {
                 channel.settle_alone();
             }
         }
         for (app, user) in users {
-            if let Some(room) = shared.node.room_of(&app) {
+            if let Some(room) = bucket.common.node.room_of(&app) {
                 let wanted = room.users.wanted(&user);
                 room.users.confirm(&user, wanted.number, wanted.connections > 0);
             }
@@ -170,23 +203,18 @@ async fn answer_alone(shared: &Shared) -> Infallible {
 }
 
 /// Says that this node is alive, and looks whether its messages to itself come back.
-async fn heartbeat(
-    shared: &Shared,
-    link: &Link,
-    mut pulse: inbound::OwnPulse,
-    owned: mpsc::Sender<Vec<String>>,
-) -> Ended {
-    let every = shared.options.heartbeat;
+async fn heartbeat(bucket: &Bucket, link: &Link, pulse: &Pulse, owned: mpsc::Sender<Vec<String>>) -> Ended {
+    let every = bucket.common.options.heartbeat;
     let patience = (every * MISSED_BEATS).max(ANSWER);
-    let topic = shared.keys.topic(&Topic::Node(link.node.clone()));
+    let topic = Topic::Node(link.node.clone());
     let mut ticks = tokio::time::interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let sent = u64::try_from(shared.started.elapsed().as_micros()).unwrap_or(u64::MAX);
-        let probe = redis::cmd("PUBLISH").arg(&topic).arg(message::probe(sent)).to_owned();
-        let beat = tokio::try_join!(owner::beat(shared, link, false), async {
-            shared.command::<()>(link, &probe).await.map_err(Ended::Redis)
+        let sent = u64::try_from(bucket.common.started.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let probe = message::probe(sent);
+        let beat = tokio::try_join!(owner::beat(bucket, link, false), async {
+            bucket.tell(link, &topic, &probe).await.map_err(Ended::Redis)
         });
         match beat {
             Ok((beat, ())) if !beat.is_alive => return Ended::TakenOut,
@@ -199,10 +227,6 @@ async fn heartbeat(
             return Ended::HalfOpen;
         }
     }
-}
-
-async fn within<T>(work: impl Future<Output = Result<T, RedisError>>) -> Result<T, Ended> {
-    tokio::time::timeout(ANSWER, work).await.map_err(|_| Ended::TimedOut)?.map_err(Ended::Redis)
 }
 
 fn new_id() -> String {

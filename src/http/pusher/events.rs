@@ -14,7 +14,7 @@ use super::channels::{counts, keyed};
 use super::parameters::{Info, Parameters, given};
 use crate::answers::Digest;
 use crate::apps::App;
-use crate::cluster::{self, Metered};
+use crate::cluster::{self, Metered, Unpublished, Unreachable};
 use crate::http::error::ApiError;
 use crate::http::idempotency;
 use crate::hub::Hub;
@@ -33,7 +33,8 @@ pub async fn trigger(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Answer, A
     let channels = channels_of(app, channels, channel, query)?;
     let once = idempotency::scope(&signed)?;
     for (position, channel) in channels.iter().enumerate() {
-        event.publish(&parts.hub, app, channel, once.map(|scope| (scope, position))).await?;
+        let published = event.publish(&parts.hub, app, channel, once.map(|scope| (scope, position))).await;
+        published.map_err(|error| after(position, error))?;
     }
     if event.info.is_empty() {
         return Ok(Answer::EMPTY);
@@ -65,7 +66,8 @@ pub async fn trigger_batch(parts: Arc<Parts>, signed: Arc<Signed>) -> Result<Ans
     }
     let once = idempotency::scope(&signed)?;
     for (position, (event, channel)) in events.iter().enumerate() {
-        event.publish(&parts.hub, app, channel, once.map(|scope| (scope, position))).await?;
+        let published = event.publish(&parts.hub, app, channel, once.map(|scope| (scope, position))).await;
+        published.map_err(|error| after(position, error))?;
     }
     if events.iter().all(|(event, _)| event.info.is_empty()) {
         return Ok(Answer::EMPTY);
@@ -113,9 +115,17 @@ impl<'a> Event<'a> {
         app: &App,
         channel: &ChannelName,
         once: Option<(Digest, usize)>,
-    ) -> Result<(), ApiError> {
+    ) -> Result<(), Unpublished> {
         let Self { name, data, except, .. } = self;
-        Ok(hub.publish(app, &cluster::Event { channel, name, data, except: *except, once }).await?)
+        hub.publish(app, &cluster::Event { channel, name, data, except: *except, once }).await
+    }
+}
+
+/// What went wrong once so many were published: it is not true any more that nothing was sent.
+fn after(published: usize, error: Unpublished) -> ApiError {
+    match error {
+        Unpublished::Unreachable(Unreachable::Away) if published > 0 => Unreachable::Unknown.into(),
+        error => error.into(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use herald_protocol::signature::{body_md5, request_string};
 use serde_json::{Value, json};
@@ -96,7 +96,11 @@ impl Api {
 
     /// Sends these bytes, and reads the answer up to the end of the stream.
     pub(crate) async fn raw(&self, request: &str) -> Answer {
-        timeout(DEADLINE, self.exchange(request)).await.expect("an answer in time").unwrap()
+        self.raw_within(DEADLINE, request).await
+    }
+
+    async fn raw_within(&self, deadline: Duration, request: &str) -> Answer {
+        timeout(deadline, self.exchange(request)).await.expect("an answer in time").unwrap()
     }
 
     async fn exchange(&self, request: &str) -> io::Result<Answer> {
@@ -119,6 +123,12 @@ impl Api {
     /// A signed `POST /events`, for a test that sends it in a way of its own.
     pub(crate) fn events_request(&self, body: &Value) -> String {
         self.signed("POST", "/events", &[], &body.to_string())
+    }
+
+    /// `POST /events` under an idempotency key, which waits for another request under it.
+    pub(crate) async fn events_once(&self, key: &str, body: &Value) -> Answer {
+        let header = format!("Idempotency-Key: {key}\r\nConnection");
+        self.raw_within(2 * DEADLINE, &self.events_request(body).replacen("Connection", &header, 1)).await
     }
 }
 

@@ -1,5 +1,6 @@
 //! A client that shows what goes over the wire: it sends what it is told to, and reads one frame at a time.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use herald_protocol::SocketId;
@@ -238,6 +239,15 @@ impl Client {
         let answer = self.expect("pusher_internal:subscription_succeeded").await;
         assert_eq!(answer.channel.as_deref(), Some(channel), "{}", answer.text);
         answer
+    }
+
+    /// These subscriptions succeed; there is no order between those of different channels.
+    pub(crate) async fn expect_all_succeeded(&mut self, channels: impl IntoIterator<Item = String>) {
+        let mut asked: HashSet<String> = channels.into_iter().collect();
+        while !asked.is_empty() {
+            let answer = self.expect("pusher_internal:subscription_succeeded").await;
+            assert!(answer.channel.as_ref().is_some_and(|channel| asked.remove(channel)), "{}", answer.text);
+        }
     }
 
     /// Unsubscribes, which has no answer.

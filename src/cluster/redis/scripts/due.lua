@@ -15,7 +15,7 @@ for _, entry in ipairs(entries) do
     elseif kind == 'm' and redis.call('HEXISTS', key('ch', app, name, 'members'), more) == 0 then
         report(app, 'member_removed', name, more)
     elseif kind == 'o' and redis.call('EXISTS', key('u', app, name)) == 0 then
-        redis.call('PUBLISH', key('u', app, name), '1F')
+        redis.call(PUBLISH, key('u', app, name), '1F')
     elseif kind == 'n' then
         tell_count(app, name, more == 'h')
     end

@@ -2,6 +2,9 @@
 -- bucket is named from the tag before that. Time is the server's own, never a node's.
 local TAG = string.sub(KEYS[1], 1, -7)
 local NUL = '\0'
+-- On a Redis Cluster there is a second key, one that never exists: while the slot moves to another server, Redis refuses a call with it
+-- before it began. There, what is published goes to those who have subscribed on the server that holds the slot.
+local PUBLISH = KEYS[2] and 'SPUBLISH' or 'PUBLISH'
 local KEPT_WEBHOOKS = 100000
 
 local function now_us()
@@ -63,7 +66,7 @@ local function announce_member(app, channel, sign, user, info)
     redis.call('HSETNX', version, 'epoch', integer(now_us()))
     local seq = redis.call('HINCRBY', version, 'seq', 1)
     local epoch = redis.call('HGET', version, 'epoch')
-    redis.call('PUBLISH', key('ch', app, channel), '1M' .. joined(epoch, integer(seq), sign, user, info))
+    redis.call(PUBLISH, key('ch', app, channel), '1M' .. joined(epoch, integer(seq), sign, user, info))
 end
 
 local function is_connected(app, channel, user)
@@ -117,8 +120,10 @@ local function set_count(app, channel, node, count, options, grace_ms)
         redis.call('SREM', key('node', node), joined('c', app, channel))
     end
     local after = redis.call('EXISTS', nodes) == 1
-    if after and not before then
+    if after then
         redis.call('ZADD', key('channels', app), 0, channel)
+    end
+    if after and not before then
         local returned = no_longer_due('v', app, channel)
         if options.hooks and not options.quiet and not returned then
             report(app, 'channel_occupied', channel)
@@ -137,7 +142,7 @@ local FEW_SUBSCRIBERS, PAUSE_MS = 100, 5000
 
 local function tell_count(app, channel, hooks)
     local total = occupancy(app, channel)
-    redis.call('PUBLISH', key('ch', app, channel), '1C' .. integer(total))
+    redis.call(PUBLISH, key('ch', app, channel), '1C' .. integer(total))
     redis.call('SET', key('ch', app, channel, 'told'), '1', 'PX', PAUSE_MS)
     if hooks then
         report(app, 'subscription_count', channel, '', total)
@@ -168,7 +173,7 @@ local function set_user(app, user, node, count, grace_ms)
     local after = redis.call('EXISTS', conns) == 1
     if after and not before then
         if not no_longer_due('o', app, user) then
-            redis.call('PUBLISH', conns, '1O')
+            redis.call(PUBLISH, conns, '1O')
         end
     elseif before and not after then
         due_in(grace_ms, 'o', app, user)

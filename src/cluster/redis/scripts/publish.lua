@@ -10,7 +10,7 @@ if ARGV[6] ~= '' then
     redis.call('PEXPIRE', once, 600000)
 end
 if ttl_ms == 0 then
-    redis.call('PUBLISH', key('ch', app, channel), '1E' .. header .. NUL .. frame)
+    redis.call(PUBLISH, key('ch', app, channel), '1E' .. header .. NUL .. frame)
     return '0'
 end
 local cache = key('ch', app, channel, 'cache')
@@ -18,5 +18,5 @@ local last = tonumber(redis.call('HGET', cache, 'number') or '0')
 local number = integer(math.max(now_us(), last + 1))
 redis.call('HSET', cache, 'number', number, 'frame', frame)
 redis.call('PEXPIRE', cache, ttl_ms)
-redis.call('PUBLISH', key('ch', app, channel), '1K' .. number .. NUL .. header .. NUL .. frame)
+redis.call(PUBLISH, key('ch', app, channel), '1K' .. number .. NUL .. header .. NUL .. frame)
 return number
