@@ -1,7 +1,7 @@
 //! What several nodes cost: the same load once with its subscribers on the node that is asked to publish, once with them on another.
 //!
-//! Each time a Redis and three nodes are started anew. What is published goes to node A; the third node, C, has no clients, and its wire to
-//! Redis is counted.
+//! Each time a Redis and three nodes are started anew. Events are published on node A; node C has no clients, and what Redis sends to it is
+//! counted.
 
 use std::fmt;
 use std::path::Path;
@@ -16,7 +16,7 @@ use crate::clients::{Backend, Subscribers};
 use crate::measure::Readings;
 use crate::redis::{CountingProxy, Redis};
 use crate::report;
-use crate::scenario::{GRACE, SILENCE, join};
+use crate::scenario::{GRACE, SETTLE, SILENCE, join};
 use crate::server::Server;
 use crate::wire;
 
@@ -50,14 +50,60 @@ struct Figures {
     /// From before a trigger is sent until a subscriber has the event, over all deliveries.
     median: Duration,
     p99: Duration,
+    /// While events were published, and for as long before that, when everybody was subscribed and nothing was published.
+    busy: Usage,
+    at_rest: Usage,
+}
+
+/// What was used over some time.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
     /// Of nodes A and B.
     nodes_cpu: Duration,
     redis_cpu: Duration,
-    /// What Redis sent to all nodes.
+    /// What Redis sent to all nodes, and what of it to node C.
     sent_bytes: f64,
-    /// What of it went to node C, and in the same time before, when nothing was published.
     to_c_bytes: u64,
-    to_c_at_rest_bytes: u64,
+}
+
+/// A Redis and three nodes, of which the third has no clients.
+#[derive(Debug)]
+struct Cluster {
+    redis: Redis,
+    a: Server,
+    b: Server,
+    proxy: CountingProxy,
+    _c: Server,
+}
+
+impl Cluster {
+    fn start(binary: &Path) -> anyhow::Result<Self> {
+        let redis = Redis::start()?;
+        let proxy = CountingProxy::to(redis.address)?;
+        let (a, b) = (Server::node(binary, redis.address)?, Server::node(binary, redis.address)?);
+        let c = Server::node(binary, proxy.address)?;
+        Ok(Self { redis, a, b, proxy, _c: c })
+    }
+
+    /// What was used so far.
+    fn usage(&self) -> anyhow::Result<Usage> {
+        Ok(Usage {
+            nodes_cpu: self.a.cpu()? + self.b.cpu()?,
+            redis_cpu: self.redis.cpu()?,
+            sent_bytes: self.redis.sent_bytes()?,
+            to_c_bytes: self.proxy.returned_bytes(),
+        })
+    }
+
+    fn usage_since(&self, before: Usage) -> anyhow::Result<Usage> {
+        let now = self.usage()?;
+        Ok(Usage {
+            nodes_cpu: now.nodes_cpu - before.nodes_cpu,
+            redis_cpu: now.redis_cpu - before.redis_cpu,
+            sent_bytes: now.sent_bytes - before.sent_bytes,
+            to_c_bytes: now.to_c_bytes - before.to_c_bytes,
+        })
+    }
 }
 
 impl Load {
@@ -78,69 +124,76 @@ impl Load {
     }
 
     fn measure(&self, binary: &Path, on: On) -> anyhow::Result<Figures> {
-        let redis = Redis::start()?;
-        let proxy = CountingProxy::to(redis.address)?;
-        let (a, b) = (Server::node(binary, redis.address)?, Server::node(binary, redis.address)?);
-        let _c = Server::node(binary, proxy.address)?;
+        let cluster = Cluster::start(binary)?;
         let subscribed = match on {
-            On::A => a.address,
-            On::B => b.address,
+            On::A => &cluster.a,
+            On::B => &cluster.b,
         };
         let names: Vec<String> = (0..self.channels).map(|number| format!("load-{number:05}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let frame = |name: &&str| Ok(wire::event_frame(&ChannelName::parse(name, 164)?, BYTES));
         let frames = names.iter().map(frame).collect::<anyhow::Result<Vec<_>>>()?;
-        let requests = names.iter().map(|name| wire::trigger_request(a.address, name, BYTES)).collect();
-        let mut subscribers = Subscribers::connect(subscribed, self.subscribers as usize, &names)?;
-        let mut backend = Backend::connect(a.address, requests)?;
+        let requests = names.iter().map(|name| wire::trigger_request(cluster.a.address, name, BYTES)).collect();
+        let mut subscribers = Subscribers::connect(subscribed.address, self.subscribers as usize, &names)?;
 
-        let before = proxy.returned_bytes();
+        thread::sleep(SETTLE);
+        let before = cluster.usage()?;
         thread::sleep(self.period());
-        let to_c_at_rest_bytes = proxy.returned_bytes() - before;
+        let at_rest = cluster.usage_since(before)?;
 
+        let mut backend = Backend::connect(cluster.a.address, requests)?;
+        let before = cluster.usage()?;
+        let latencies = self.latencies(&mut backend, &mut subscribers, &frames)?;
+        let busy = cluster.usage_since(before)?;
+        subscribers.expect_silence(SILENCE)?;
+        let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
+        Ok(Figures { median: at(0.5), p99: at(0.99), busy, at_rest })
+    }
+
+    /// Publishes all events and reads them; how long each delivery took, the fastest first.
+    fn latencies(
+        &self,
+        backend: &mut Backend,
+        subscribers: &mut Subscribers,
+        frames: &[Vec<u8>],
+    ) -> anyhow::Result<Vec<Duration>> {
         let start = Instant::now();
         let elapsed_ns = || u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let sent_ns: Vec<AtomicU64> = (0..self.events).map(|_| AtomicU64::new(0)).collect();
         let sent_ns = |event: usize| sent_ns.get(event);
-        let mut latencies_ns = Vec::with_capacity(self.deliveries() as usize);
-        let before = proxy.returned_bytes();
-        let (of_a, of_b, of_redis, sent) = (a.cpu()?, b.cpu()?, redis.cpu()?, redis.sent_bytes()?);
+        let mut latencies = Vec::with_capacity(self.deliveries() as usize);
         thread::scope(|scope| {
             let triggering = scope.spawn(|| {
-                let note = |event| _ = sent_ns(event).map(|sent| sent.store(elapsed_ns(), Ordering::Relaxed));
-                backend.trigger(self.events, Some(self.period()), note)
+                let sending = |event| _ = sent_ns(event).map(|sent| sent.store(elapsed_ns(), Ordering::Relaxed));
+                backend.trigger(self.events, Some(self.period()), sending)
             });
             let times = self.events / self.channels;
-            let received = subscribers.receive(&frames, times as usize, start + self.period() + GRACE, |event| {
-                let sent = sent_ns(event).map_or(0, |sent| sent.load(Ordering::Relaxed));
-                latencies_ns.push(elapsed_ns().saturating_sub(sent));
+            let received = subscribers.receive(frames, times as usize, start + self.period() + GRACE, |event| {
+                let sent_ns = sent_ns(event).map_or(0, |sent| sent.load(Ordering::Relaxed));
+                latencies.push(Duration::from_nanos(elapsed_ns().saturating_sub(sent_ns)));
             });
             join(triggering).and(received)
         })?;
-        let to_c_bytes = proxy.returned_bytes() - before;
-        let nodes_cpu = a.cpu()? - of_a + (b.cpu()? - of_b);
-        let (redis_cpu, sent_bytes) = (redis.cpu()? - of_redis, redis.sent_bytes()? - sent);
-        subscribers.expect_silence(SILENCE)?;
-        latencies_ns.sort_unstable();
-        let at = |share: f64| {
-            let position = ((latencies_ns.len() - 1) as f64 * share) as usize;
-            Duration::from_nanos(latencies_ns.get(position).copied().unwrap_or_default())
-        };
-        let (median, p99) = (at(0.5), at(0.99));
-        Ok(Figures { median, p99, nodes_cpu, redis_cpu, sent_bytes, to_c_bytes, to_c_at_rest_bytes })
+        latencies.sort_unstable();
+        Ok(latencies)
     }
 
-    /// The rows of the table: what, and the figure in µs or bytes.
-    fn rows(&self, figures: &Figures) -> [(&'static str, f64); 6] {
+    /// The rows of the table: what, and the figure. Of CPU, what is used at rest does not count.
+    fn rows(&self, figures: &Figures) -> [(&'static str, f64); 7] {
         let us = |time: Duration| time.as_secs_f64() * 1e6;
-        let events = f64::from(self.events);
+        let (busy, at_rest, events) = (&figures.busy, &figures.at_rest, f64::from(self.events));
+        let nodes = us(busy.nodes_cpu.saturating_sub(at_rest.nodes_cpu));
+        let redis = us(busy.redis_cpu.saturating_sub(at_rest.redis_cpu));
         [
             ("publish to client, median, µs", us(figures.median)),
             ("publish to client, p99, µs", us(figures.p99)),
-            ("CPU of both nodes per delivery, µs", us(figures.nodes_cpu) / self.deliveries()),
-            ("CPU of both nodes per event, µs", us(figures.nodes_cpu) / events),
-            ("CPU of Redis per event, µs", us(figures.redis_cpu) / events),
-            ("sent by Redis per event, bytes", figures.sent_bytes / events),
+            ("CPU of both nodes per delivery, µs", nodes / self.deliveries()),
+            ("CPU of both nodes per event, µs", nodes / events),
+            ("CPU of Redis per event, µs", redis / events),
+            ("sent by Redis per event, bytes", (busy.sent_bytes - at_rest.sent_bytes) / events),
+            ("CPU of both nodes and Redis at rest, ms a second", {
+                us(at_rest.nodes_cpu + at_rest.redis_cpu) / 1e3 / self.period().as_secs_f64()
+            }),
         ]
     }
 }
@@ -148,7 +201,8 @@ impl Load {
 impl fmt::Display for Load {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { channels, subscribers, rate, .. } = self;
-        write!(f, "{channels} channels, {subscribers} subscribers, {rate} events/s")
+        let plural = if *channels == 1 { "" } else { "s" };
+        write!(f, "{channels} channel{plural}, {subscribers} subscribers, {rate} events/s")
     }
 }
 
@@ -169,7 +223,7 @@ pub(crate) fn run(herald: &Path, rounds: usize, loads: &[Load]) -> anyhow::Resul
         println!("|---|---|---|---|---|");
         let pairs: Vec<_> = taken.iter().map(|(same, other)| (load.rows(same), load.rows(other))).collect();
         for (position, what) in load.rows(&taken.first().context("nothing was measured")?.0).iter().enumerate() {
-            let of = |rows: &[(&str, f64); 6]| rows.get(position).map_or(f64::NAN, |(_, figure)| *figure);
+            let of = |rows: &[(&str, f64); 7]| rows.get(position).map_or(f64::NAN, |(_, figure)| *figure);
             let pairs: Vec<(f64, f64)> = pairs.iter().map(|(same, other)| (of(same), of(other))).collect();
             println!("| {} | {} |", what.0, row(&pairs).context("nothing was measured")?);
         }
@@ -180,7 +234,7 @@ pub(crate) fn run(herald: &Path, rounds: usize, loads: &[Load]) -> anyhow::Resul
         let of = |figure: fn(&Figures) -> u64| {
             show(&taken.iter().map(|(_, other)| figure(other) as f64).collect::<Vec<_>>(), 0)
         };
-        let (at_rest, meanwhile) = (of(|figures| figures.to_c_at_rest_bytes), of(|figures| figures.to_c_bytes));
+        let (at_rest, meanwhile) = (of(|figures| figures.at_rest.to_c_bytes), of(|figures| figures.busy.to_c_bytes));
         let (at_rest, meanwhile) =
             (at_rest.context("nothing was measured")?, meanwhile.context("nothing was measured")?);
         println!("| {load} | {at_rest} bytes | {meanwhile} bytes | {:.0} s each |", load.period().as_secs_f64());

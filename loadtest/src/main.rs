@@ -62,7 +62,7 @@ enum Command {
         #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 10_000], value_parser = clap::value_parser!(u32).range(1..=10_000))]
         channels: Vec<u32>,
         /// How long, at least
-        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=60))]
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
         seconds: u32,
     },
     /// The bare server itself, which the other commands start: one thread, one prebuilt frame, no checks

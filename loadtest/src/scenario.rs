@@ -15,8 +15,8 @@ use crate::wire;
 
 /// How long what was sent last may be under way.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
-/// How long a server has to come to rest before its memory is read.
-const SETTLE: Duration = Duration::from_secs(2);
+/// How long a server has to come to rest before it is measured.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 /// How long nothing more may come after the last event.
 pub(crate) const SILENCE: Duration = Duration::from_millis(200);
 

@@ -39,7 +39,7 @@ impl Server {
     pub(crate) fn node(binary: &Path, redis: SocketAddr) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.env_clear().env("HERALD_LISTEN", "127.0.0.1:0").env("HERALD_METRICS_LISTEN", "off");
-        command.env("HERALD_CLUSTER_REDIS_URL", format!("redis://{redis}"));
+        command.env("HERALD_CLUSTER_REDIS_URL", format!("redis://{redis}")).env("HERALD_LOG_LEVEL", "warn");
         Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::nodes::{Nodes, until_equal};
+use crate::nodes::{IMPATIENT, Nodes, until_equal};
 use crate::observer::Observer;
 use crate::redis::Redis;
 
@@ -11,7 +11,7 @@ const ROOM: &str = "presence-room";
 /// Two nodes, a member on each, and a subscriber and a signed-in user on the second.
 async fn start() -> (Redis, Nodes, Observer, Observer) {
     let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 2, "cluster.redis.prefix = \"audited\"").await;
+    let nodes = Nodes::start(&redis.url(), 2, &format!("{IMPATIENT}cluster.redis.prefix = \"audited\"")).await;
     let mut ann = Observer::join(&nodes[0], ROOM, "ann").await;
     let mut bob = Observer::join(&nodes[1], ROOM, "bob").await;
     bob.client.subscribe("news").await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::nodes::{Nodes, health, until, until_members_are};
+use crate::nodes::{IMPATIENT, Nodes, health, until, until_members_are};
 use crate::observer::{Observer, ids};
 use crate::receiver::Receiver;
 use crate::redis::Redis;
@@ -319,6 +319,22 @@ async fn a_redis_that_sleeps_while_people_come_and_go_costs_nobody_anything() {
     traffic.agrees_after(Writes::AreKept).await;
 }
 
+#[tokio::test]
+async fn after_redis_was_away_for_long_all_nodes_are_back_before_anybody_is_missed() {
+    let mut redis = Redis::start();
+    let nodes = Nodes::start(&redis.url(), 3, "cluster.node_timeout = \"2s\"").await;
+    let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
+    redis.kill();
+    tokio::time::sleep(Duration::from_secs(6)).await; // by then a node would try every few seconds only
+    redis.start_again();
+    until_all(&nodes, "ready").await;
+    nodes.until_members_are(ROOM, &["ann", "bob", "cid"]).await;
+    for (position, observer) in observers.iter_mut().enumerate() {
+        observer.catch_up(&nodes[(position + 1) % 3]).await;
+        assert_eq!(observer.told(), [""; 0], "nobody left");
+    }
+}
+
 /// The next so many events that a backend is told.
 async fn events_of(receiver: &mut Receiver, count: usize) -> Vec<Value> {
     let mut events = Vec::new();
@@ -331,7 +347,7 @@ async fn events_of(receiver: &mut Receiver, count: usize) -> Vec<Value> {
 #[tokio::test]
 async fn who_came_or_left_while_redis_was_away_is_told_afterwards() {
     let mut redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 2, "").await;
+    let nodes = Nodes::start(&redis.url(), 2, IMPATIENT).await;
     let (mut ann, mut bob) =
         (Observer::join(&nodes[0], ROOM, "ann").await, Observer::join(&nodes[1], ROOM, "bob").await);
     let mut leaver = nodes[0].connect().await;
@@ -364,7 +380,7 @@ async fn who_came_or_left_while_redis_was_away_is_told_afterwards() {
 #[tokio::test]
 async fn a_node_that_died_while_redis_was_away_is_missed_afterwards() {
     let mut redis = Redis::start();
-    let mut nodes = Nodes::start(&redis.url(), 2, "").await;
+    let mut nodes = Nodes::start(&redis.url(), 2, IMPATIENT).await;
     let mut ann = Observer::join(&nodes[0], ROOM, "ann").await;
     let _bob = Observer::join(&nodes[1], ROOM, "bob").await;
     ann.until(["ann", "bob"]).await;
@@ -401,7 +417,7 @@ async fn a_redis_that_hangs_holds_up_no_client() {
 #[tokio::test]
 async fn a_redis_that_was_away_for_long_and_has_kept_everything_costs_nobody_a_member() {
     let redis = Redis::start();
-    let nodes = Nodes::start(&redis.url(), 3, "").await;
+    let nodes = Nodes::start(&redis.url(), 3, IMPATIENT).await;
     let mut observers = Observer::one_a_node(&nodes, ROOM, ["ann", "bob", "cid"]).await;
     redis.pause(); // for all of them, and for longer than `node_timeout`
     for node in &*nodes {

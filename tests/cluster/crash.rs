@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::nodes::{Nodes, members, until_members_are, until_says};
+use crate::nodes::{IMPATIENT, Nodes, members, until_members_are, until_says};
 use crate::observer::Observer;
 use crate::receiver::Receiver;
 use crate::redis::Redis;
@@ -117,7 +117,7 @@ async fn a_node_that_ends_in_order_takes_its_members_along_at_once(url: &str) {
 }
 
 async fn a_node_that_slept_too_long_comes_back_with_all_it_has(url: &str) {
-    let nodes = Nodes::start(url, 3, "").await;
+    let nodes = Nodes::start(url, 3, IMPATIENT).await;
     let (mut ann, mut bob) =
         (Observer::join(&nodes[0], ROOM, "ann").await, Observer::join(&nodes[1], ROOM, "bob").await);
     let _tab = member(&nodes[0], "bob").await;
@@ -182,7 +182,7 @@ async fn a_node_that_slept_a_little_has_lost_nothing(url: &str) {
 }
 
 async fn the_last_node_may_die_and_a_new_one_finds_no_ghosts(url: &str) {
-    let mut nodes = Nodes::start(url, 1, "").await;
+    let mut nodes = Nodes::start(url, 1, IMPATIENT).await;
     let _crowd = join_all(["ann", "bob"].map(|user| member(&nodes[0], user))).await;
     nodes[0].kill();
     nodes.replace(0).await;
@@ -197,7 +197,7 @@ async fn the_last_node_may_die_and_a_new_one_finds_no_ghosts(url: &str) {
 
 async fn webhooks_of_a_node_that_died_are_told_by_another_in_their_order(url: &str) {
     let mut receiver = Receiver::of_default_app().await;
-    let mut nodes = Nodes::start(url, 3, &format!("[[apps]]\n{}", receiver.section(""))).await;
+    let mut nodes = Nodes::start(url, 3, &format!("{IMPATIENT}[[apps]]\n{}", receiver.section(""))).await;
     let mut clients = Vec::new();
     for node in &*nodes {
         let mut client = node.connect().await;

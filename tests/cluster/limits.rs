@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use tokio::time::timeout;
 
-use crate::nodes::Nodes;
+use crate::nodes::{IMPATIENT, Nodes};
 use crate::support::{Client, DEADLINE, Herald};
 
 over_both! {
@@ -37,7 +37,7 @@ async fn back_in(node: &Herald) -> Client {
 }
 
 async fn a_node_that_died_gives_its_places_back(url: &str) {
-    let mut nodes = Nodes::start(url, 2, "[[apps]]\nmax_connections = 2").await;
+    let mut nodes = Nodes::start(url, 2, &format!("{IMPATIENT}[[apps]]\nmax_connections = 2")).await;
     let _clients = join_all([nodes[1].connect(), nodes[1].connect()]).await;
     nodes.until_all_say("/connections", &[], &json!({ "connections": 2 })).await;
     nodes[0].open(PATH).await.expect_refusal(4100).await;

@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 
-use crate::nodes::{Nodes, members, until_equal};
+use crate::nodes::{IMPATIENT, Nodes, members, until_equal};
 use crate::observer::Observer;
 use crate::redis::Redis;
 use crate::shards::Shards;
@@ -63,7 +63,7 @@ async fn schedules(url: &str, count: u64) {
         async move { Schedule::new(seed, place).run().await }
     });
     let crashing = stream::iter(crashing).for_each_concurrent(AT_ONCE.1, |seed| async move {
-        let nodes = Nodes::start(url, NODES, SETTINGS).await;
+        let nodes = Nodes::start(url, NODES, &format!("{IMPATIENT}{SETTINGS}")).await;
         Schedule::new(seed, Place::Own(nodes)).run().await;
     });
     futures_util::future::join(calm, crashing).await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::nodes::{Nodes, until, until_members_are};
+use crate::nodes::{IMPATIENT, Nodes, until, until_members_are};
 use crate::observer::Observer;
 use crate::proxy::{Proxy, Way};
 use crate::redis::Redis;
@@ -33,7 +33,7 @@ async fn a_node_that_was_cut_off_comes_back() {
 async fn break_and_heal(way: Way) {
     let redis = Redis::start();
     let proxy = Proxy::to(&redis.address()).await;
-    let nodes = Nodes::start_each(&[&proxy.url(), &redis.url(), &redis.url()], "").await;
+    let nodes = Nodes::start_each(&[&proxy.url(), &redis.url(), &redis.url()], IMPATIENT).await;
     let (mut ann, mut bob) =
         (Observer::join(&nodes[0], ROOM, "ann").await, Observer::join(&nodes[1], ROOM, "bob").await);
     let mut tab = nodes[0].connect().await;

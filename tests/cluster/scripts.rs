@@ -8,6 +8,8 @@ use crate::redis::Redis;
 const GRACE_MS: &str = "60000";
 /// Nobody is silent for so long in a test.
 const TIMEOUT_MS: &str = "60000";
+/// A time that does not come.
+const NEVER: &str = "9000000000000000";
 
 macro_rules! script {
     ($name:literal) => {
@@ -53,7 +55,7 @@ impl Bucket {
         asked.query_async(&mut self.connection).await.unwrap()
     }
 
-    async fn beat(&mut self, node: &str, joining: &str) -> (String, u8, u8, Vec<String>, String) {
+    async fn beat(&mut self, node: &str, joining: &str) -> (String, u8, u8, Vec<String>, String, u64) {
         self.call(&script!("beat"), &[node, joining, TIMEOUT_MS, TIMEOUT_MS]).await.unwrap()
     }
 
@@ -137,7 +139,7 @@ async fn the_owner_alone_cleans_up_and_nothing_of_the_dead_is_left() {
     bucket.call::<u8>(&script!("user"), &["n2", "app", "ann", "1", GRACE_MS]).await.unwrap();
     bucket.call::<u8>(&script!("connections"), &["n2", "app", "1", "-1"]).await.unwrap();
     bucket.ask::<usize>("ZADD {t}:nodes 0 n2").await; // silent since ever
-    let (_, _, is_owner, reaping, _) = bucket.beat("n1", "0").await;
+    let (_, _, is_owner, reaping, ..) = bucket.beat("n1", "0").await;
     assert_eq!((is_owner, reaping), (1, vec!["n2".to_owned()]));
     let not_owner = bucket.call::<usize>(&script!("reap"), &["n3", "n2", "1", GRACE_MS]).await.unwrap_err();
     assert_eq!(not_owner.code(), Some("NOTOWNER"));
@@ -156,9 +158,9 @@ async fn the_owner_alone_cleans_up_and_nothing_of_the_dead_is_left() {
 async fn a_bucket_is_handed_to_the_lowest_id_among_the_living_by_its_owner_alone() {
     let mut bucket = Bucket::with(&["n2", "n1", "n0", "n3"]).await;
     bucket.ask::<usize>("ZADD {t}:nodes 0 n0").await; // silent since ever
-    let (_, _, is_owner, _, heir) = bucket.beat("n2", "0").await;
+    let (_, _, is_owner, _, heir, _) = bucket.beat("n2", "0").await;
     assert_eq!((is_owner, heir.as_str()), (1, "n1"));
-    let (_, _, is_owner, _, heir) = bucket.beat("n1", "0").await;
+    let (_, _, is_owner, _, heir, _) = bucket.beat("n1", "0").await;
     assert_eq!((is_owner, heir.as_str()), (0, ""), "it is told to the owner only");
     let give = script!("give");
     let not_owner = bucket.call::<u8>(&give, &["n1", "n1", TIMEOUT_MS]).await.unwrap_err();
@@ -202,14 +204,18 @@ async fn what_is_published_under_a_key_is_published_once_and_numbers_of_kept_eve
     let mut bucket = Bucket::with(&[]).await;
     let publish = script!("publish");
     for expected in ["0", "-1"] {
-        let number: String = bucket.call(&publish, &["app", "a", "n1\0", "f", "0", "key", "0"]).await.unwrap();
+        let number: String = bucket.call(&publish, &["app", "a", "n1\0", "f", "0", "key", "0", NEVER]).await.unwrap();
         assert_eq!(number, expected);
     }
     let mut last = 0;
     for _ in 0..3 {
-        let number: u64 = bucket.call(&publish, &["app", "cache-a", "n1\0", "f", "60000", "", "0"]).await.unwrap();
+        let number: u64 =
+            bucket.call(&publish, &["app", "cache-a", "n1\0", "f", "60000", "", "0", NEVER]).await.unwrap();
         assert!(number > last);
         last = number;
     }
+    let late = ["app", "cache-a", "n1\0", "f", "60000", "late", "0", "1000"];
+    assert_eq!(bucket.call::<String>(&publish, &late).await.unwrap_err().code(), Some("LATE"));
     assert_eq!(bucket.ask::<u64>("HGET {t}:ch:app:cache-a:cache number").await, last);
+    assert_eq!(bucket.ask::<usize>("EXISTS {t}:once:app:late").await, 0, "it may be published under its key yet");
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::events::once;
-use crate::nodes::{Nodes, health, refusal, until};
+use crate::nodes::{IMPATIENT, Nodes, health, refusal, until};
 use crate::receiver::Receiver;
 use crate::redis::Redis;
 use crate::support::{Client, Herald};
@@ -50,7 +50,7 @@ async fn the_documented_user_may_do_all_that_is_needed() {
         "[[apps]]\nlimits.events_per_second = 100\nmax_connections = 100\nsubscription_count = true\n{}",
         receiver.section("")
     );
-    let mut nodes = Nodes::start(&url, 2, &format!("cluster.redis.prefix = \"herald\"\n{app}")).await;
+    let mut nodes = Nodes::start(&url, 2, &format!("{IMPATIENT}cluster.redis.prefix = \"herald\"\n{app}")).await;
     are_one(&nodes).await;
     let mut ann = nodes[0].connect().await;
     ann.sign_in("ann").await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::nodes::Nodes;
+use crate::nodes::{IMPATIENT, Nodes};
 use crate::support::{Client, Herald};
 
 over_both! {
@@ -106,7 +106,7 @@ async fn who_comes_back_to_another_node_was_never_away(url: &str) {
 }
 
 async fn who_was_on_a_node_that_died_goes_offline(url: &str) {
-    let mut nodes = Nodes::start(url, 3, "").await;
+    let mut nodes = Nodes::start(url, 3, IMPATIENT).await;
     let _bob = signed_in(&nodes[1], "bob").await;
     let (_tab, _other_tab) = (signed_in(&nodes[1], "cid").await, signed_in(&nodes[2], "cid").await);
     let mut ann = watching(&nodes[0], "ann", &["bob", "cid"]).await;

@@ -18,20 +18,20 @@ fn ids_of(request: &Request) -> Vec<String> {
 
 #[tokio::test]
 async fn each_event_has_an_id_of_its_own() {
-    for (options, sizes) in [("", [1, 50, 20]), ("batch = false", [1, 1, 1])] {
+    for (options, most) in [("", 50), ("batch = false", 1)] {
         let mut receiver = Receiver::of_default_app().await;
         let herald = herald_with(&[(&receiver, options)]).await;
         let mut client = herald.connect().await;
         receiver.reply_first([Reply::Held]);
         client.subscribe("private-talk").await;
         let mut all = ids_of(&receiver.request().await);
+        assert_eq!(all.len(), 1);
         say(&mut client, "private-talk", 0..70).await;
         receiver.release();
-        assert_eq!(all.len(), sizes[0]);
-        for size in &sizes[1..] {
-            let ids = ids_of(&receiver.request().await);
+        while all.len() < 71 {
+            let (ids, waiting) = (ids_of(&receiver.request().await), 71 - all.len());
             // In a cluster they come out of the stream in portions.
-            assert!(ids.len() == *size || in_cluster() && ids.len() <= *size, "{} of {size}", ids.len());
+            assert!(ids.len() == waiting.min(most) || in_cluster() && ids.len() <= most, "{} of {waiting}", ids.len());
             all.extend(ids);
         }
         assert_eq!(all.iter().collect::<HashSet<_>>().len(), all.len(), "{all:?}");

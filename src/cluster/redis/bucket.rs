@@ -11,6 +11,7 @@ use std::time::Instant;
 use arc_swap::ArcSwapOption;
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelName, UserId};
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, ScriptInvocation};
 use tokio::sync::SetOnce;
@@ -19,7 +20,7 @@ use super::keys::{Keys, Topic};
 use super::registry::Changes;
 use super::scripts::Scripts;
 use super::servers::Servers;
-use super::{hex, message};
+use super::{ANSWER, hex, message};
 use crate::apps::App;
 use crate::cluster::{Event, Unreachable};
 use crate::config::ClusterOptions;
@@ -56,6 +57,24 @@ pub(super) struct Link {
     /// The node's id there; each bucket knows it by another.
     pub(super) node: String,
     pub(super) connection: MultiplexedConnection,
+    /// When the server has last told its time, and which it was, in µs.
+    clock: Mutex<(Instant, u64)>,
+}
+
+impl Link {
+    pub(super) fn new(node: String, connection: MultiplexedConnection) -> Self {
+        Self { node, connection, clock: Mutex::new((Instant::now(), 0)) }
+    }
+
+    pub(super) fn set_clock(&self, now_us: u64) {
+        *self.clock.lock() = (Instant::now(), now_us);
+    }
+
+    /// The time of the server's clock after which it is not waited any more for what is sent now, in µs.
+    fn deadline_us(&self) -> u128 {
+        let (told, at_us) = *self.clock.lock();
+        u128::from(at_us) + (told.elapsed() + ANSWER).as_micros()
+    }
 }
 
 impl Bucket {
@@ -127,7 +146,7 @@ impl Bucket {
         let number: i64 = self
             .script(link, &self.common.scripts.publish, |call| {
                 call.arg(app.id()).arg(event.channel.as_str()).arg(header).arg(text);
-                call.arg(ttl.to_string()).arg(request).arg(position);
+                call.arg(ttl.to_string()).arg(request).arg(position).arg(link.deadline_us().to_string());
             })
             .await?;
         Ok(u64::try_from(number).ok())

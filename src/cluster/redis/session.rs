@@ -24,7 +24,8 @@ use super::subscriptions::Subscriptions;
 use super::{ANSWER, message, owner};
 use crate::config::WhenUnreachable;
 
-/// Pauses between attempts to reach Redis.
+/// Pauses between attempts to reach Redis; the longest is a third of `node_timeout` where that is shorter, since the others count as
+/// gone who is not back by then.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// What does not beat for so many heartbeats, and at least [`ANSWER`], counts as broken.
@@ -64,6 +65,7 @@ struct Before {
 pub(super) async fn run(bucket: &Arc<Bucket>) {
     let mut registry = Registry::default();
     let mut before = Before::default();
+    let longest_pause = LONGEST_PAUSE.min(bucket.common.options.node_timeout / 3);
     let mut pause = FIRST_PAUSE;
     let number = bucket.keys.bucket();
     loop {
@@ -72,7 +74,7 @@ pub(super) async fn run(bucket: &Arc<Bucket>) {
         bucket.link.store(None);
         unconfirm(bucket);
         bucket.lost();
-        if begun.elapsed() > LONGEST_PAUSE {
+        if begun.elapsed() > longest_pause {
             pause = FIRST_PAUSE;
         }
         if pause == FIRST_PAUSE {
@@ -82,7 +84,7 @@ pub(super) async fn run(bucket: &Arc<Bucket>) {
         }
         let jittered = pause.mul_f64(rand::rng().random_range(0.5..1.0));
         meanwhile(bucket, tokio::time::sleep(jittered)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(longest_pause);
     }
 }
 
@@ -108,7 +110,7 @@ async fn begin(
 ) -> Result<(Arc<Link>, Subscriptions, JoinSet<Ended>), Ended> {
     let Server { client, connection } = bucket.common.servers.of(&bucket.keys.nodes()).await?;
     agree(bucket).await?;
-    let mut link = Link { node: before.node.clone().unwrap_or_else(new_id), connection };
+    let mut link = Link::new(before.node.clone().unwrap_or_else(new_id), connection);
     let mut beat = owner::beat(bucket, &link, before.node.is_none()).await?;
     if !beat.is_alive {
         // Taken out by the others, so what it held was taken out too; or Redis has lost everybody, and nobody was told that he left.

@@ -1,7 +1,12 @@
 -- Publishes an event that a cache channel keeps, or that must not be published twice.
--- KEYS: nodes. ARGV: app, channel, header (node NUL excluded socket), frame, ms to keep it (0: not), key of the request or '', field.
+-- KEYS: nodes. ARGV: app, channel, header (node NUL excluded socket), frame, ms to keep it (0: not), key of the request or '', field,
+-- time after which nobody waits for it any more.
 -- Returns the number of a kept event, or 0; -1 if it was published before.
 local app, channel, header, frame, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+-- A server that stood still, and is no master any more but does not know yet, would tell all subscribers what was published anew meanwhile.
+if now_us() > tonumber(ARGV[8]) then
+    error({ err = 'LATE whoever published this has given up' })
+end
 if ARGV[6] ~= '' then
     local once = key('once', app, ARGV[6])
     if redis.call('HSETNX', once, ARGV[7], '1') == 0 then
