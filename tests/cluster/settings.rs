@@ -18,7 +18,7 @@ async fn subscriber(node: &Herald) -> Client {
 async fn are_one(nodes: &[Herald]) {
     let mut client = subscriber(&nodes[1]).await;
     nodes[0].trigger("news", "e", "").await;
-    client.expect("e").await;
+    while client.next().await.event != "e" {} // it may be told first how many subscribers there are
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn the_documented_user_may_do_all_that_is_needed() {
     ann.subscribe("cache-news").await;
     ann.expect("pusher:cache_miss").await;
     nodes[1].trigger("cache-news", "kept", "").await;
-    ann.expect("kept").await;
+    while ann.next().await.event != "kept" {}
     nodes.until_members_are("presence-room", &["ann"]).await;
     nodes.until_all_say("/channels/presence-room", &[], &json!({ "occupied": true })).await;
     nodes[0].kill();

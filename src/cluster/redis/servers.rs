@@ -139,7 +139,8 @@ impl Servers {
             ConnectionAddr::Tcp(host, port)
         };
         // Version 3 of Redis's protocol tells messages from answers.
-        let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3);
+        // What the library would tell of itself, newer servers log as denied to the user that the documentation names.
+        let mut settings = RedisConnectionInfo::default().set_protocol(ProtocolVersion::RESP3).set_skip_set_lib_name();
         if with_credentials {
             settings = settings.set_db(self.url.database.into());
             if let Some(user) = &self.url.user {
