@@ -51,7 +51,7 @@ impl Sentinels {
                     format!("sentinel auth-pass {NAME} {password}\nsentinel sentinel-pass {password}\n")
                 });
                 format!(
-                    "sentinel monitor {NAME} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {NAME} 500\n\
+                    "sentinel monitor {NAME} 127.0.0.1 {master} 2\nsentinel down-after-milliseconds {NAME} 1500\n\
                      sentinel failover-timeout {NAME} 1000\nsentinel parallel-syncs {NAME} 1\n{access}"
                 )
             })
@@ -59,8 +59,9 @@ impl Sentinels {
         let sentinels = Self { sentinels: sentinels.collect(), servers, password };
         for sentinel in &sentinels.sentinels {
             // They look more often than they do by default, and a busy machine does not make them distrust their clocks for half a minute.
-            let hurry = ["info-period", "500", "publish-period", "250", "tilt-trigger", "20000", "tilt-period", "1000"];
-            assert_eq!(sentinel.cli(&[&["SENTINEL", "DEBUG"], &hurry[..]].concat()), "OK");
+            let often = ["ping-period", "200", "info-period", "500", "publish-period", "250"];
+            let patient = ["tilt-trigger", "20000", "tilt-period", "1000"];
+            assert_eq!(sentinel.cli(&[&["SENTINEL", "DEBUG"], &often[..], &patient].concat()), "OK");
         }
         sentinels.until(|these| these.sentinels.iter().all(Self::knows_all), "the Sentinels know each other").await;
         sentinels

@@ -46,7 +46,7 @@ impl Shards {
             Server::start(tempfile::tempdir().unwrap(), &[], &[], |port| {
                 format!(
                     "port {port}\nsave \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\n\
-                     cluster-node-timeout 1000\ncluster-require-full-coverage no\ncluster-allow-replica-migration no\n\
+                     cluster-node-timeout 2000\ncluster-require-full-coverage no\ncluster-allow-replica-migration no\n\
                      cluster-replica-validity-factor 0\n"
                 )
             })
