@@ -1,7 +1,10 @@
 //! A wire between one node and Redis that breaks: the node comes back as one that slept does, however the wire was broken.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
+use crate::events::once;
 use crate::nodes::{IMPATIENT, Nodes, until, until_members_are};
 use crate::observer::Observer;
 use crate::proxy::{Proxy, Way};
@@ -110,5 +113,48 @@ async fn a_short_break_costs_nobody_a_member() {
     bob.catch_up(&nodes[0]).await;
     for observer in [&mut ann, &mut bob] {
         assert_eq!(observer.told(), ["+cid", "-cid"]);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_trigger_arrives_once_though_redis_s_answer_was_lost() {
+    const CHANNELS: usize = 100;
+    let redis = Redis::start();
+    let proxy = Proxy::to(&redis.address()).await;
+    let nodes = Nodes::start_each(&[&proxy.url(), &redis.url()], IMPATIENT).await;
+    let channels: Vec<String> = (0..CHANNELS).map(|number| format!("channel-{number}")).collect();
+    let mut clients = Vec::new();
+    for node in &*nodes {
+        let mut client = node.connect().await;
+        for channel in &channels {
+            client.subscribe(channel).await;
+        }
+        clients.push(client);
+    }
+    let (event, api) = (json!({ "name": "once", "channels": channels, "data": "" }), nodes[0].api());
+    let (first, heard) = tokio::join!(once(&api, "key", &event), async {
+        let heard = clients[1].expect("once").await;
+        proxy.set(Way::StalledToNode); // what is said still arrives, as the next event does
+        heard
+    });
+    assert_eq!(first.0.status, 503, "{first:?}");
+    until(&nodes[0], "degraded").await;
+    proxy.set(Way::Open);
+    until(&nodes[0], "ready").await;
+    let start = Instant::now();
+    while once(&nodes[1].api(), "key", &event).await.0.status != 200 {
+        assert!(start.elapsed() < Duration::from_secs(5), "the first has ended, and its node has told so");
+    }
+    nodes[1].trigger(&channels[0], "end", "").await;
+    for (client, before) in clients.iter_mut().zip([None, heard.channel]) {
+        let mut arrived: Vec<String> = before.into_iter().collect();
+        while arrived.len() < CHANNELS {
+            arrived.extend(client.expect("once").await.channel);
+        }
+        client.expect("end").await; // on a channel whose events keep their order
+        client.settle().await;
+        arrived.sort();
+        arrived.dedup();
+        assert_eq!(arrived.len(), CHANNELS, "each once");
     }
 }

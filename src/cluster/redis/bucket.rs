@@ -13,13 +13,15 @@ use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelName, UserId};
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
-use redis::{Cmd, FromRedisValue, Pipeline, RedisError, RedisResult, Script, ScriptInvocation};
+use redis::{Cmd, ErrorKind, FromRedisValue, Pipeline, RedisError, RedisResult, Script, ScriptInvocation};
 use tokio::sync::SetOnce;
+use tokio_util::sync::CancellationToken;
 
 use super::keys::{Keys, Topic};
 use super::registry::Changes;
 use super::scripts::Scripts;
 use super::servers::Servers;
+use super::unsure::{End, Unsure};
 use super::{ANSWER, hex, message};
 use crate::apps::App;
 use crate::cluster::{Event, Unreachable};
@@ -33,6 +35,7 @@ pub(super) struct Bucket {
     /// The connection for commands, while Redis can be reached and this node stands in it.
     pub(super) link: ArcSwapOption<Link>,
     pub(super) changes: Changes,
+    pub(super) unsure: Unsure,
     /// Set once this node has been in it.
     pub(super) has_joined: SetOnce<()>,
     is_away: AtomicBool,
@@ -45,6 +48,8 @@ pub(super) struct Common {
     pub(super) servers: Servers,
     pub(super) options: ClusterOptions,
     pub(super) scripts: Scripts,
+    /// Who runs requests under idempotency keys: this node, whatever its ids in the buckets are.
+    pub(super) runner: String,
     /// Buckets in which this node does not stand right now.
     pub(super) away: AtomicUsize,
     /// Buckets that this node looks after.
@@ -57,13 +62,26 @@ pub(super) struct Link {
     /// The node's id there; each bucket knows it by another.
     pub(super) node: String,
     pub(super) connection: MultiplexedConnection,
+    /// Cancelled when its session is over: whoever waits for an answer does not wait in vain, and knows before the next session begins.
+    pub(super) over: CancellationToken,
     /// When the server has last told its time, and which it was, in µs.
     clock: Mutex<(Instant, u64)>,
 }
 
 impl Link {
     pub(super) fn new(node: String, connection: MultiplexedConnection) -> Self {
-        Self { node, connection, clock: Mutex::new((Instant::now(), 0)) }
+        Self { node, connection, over: CancellationToken::new(), clock: Mutex::new((Instant::now(), 0)) }
+    }
+
+    async fn measured<T>(&self, work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
+        let start = Instant::now();
+        let done = self.over.run_until_cancelled(work).await;
+        let done = done.unwrap_or_else(|| Err((ErrorKind::Io, "the connection was given up").into()));
+        metrics::REDIS_ROUND_TRIP.record(start.elapsed());
+        if done.is_err() {
+            metrics::REDIS_ERRORS.increment(1);
+        }
+        done
     }
 
     pub(super) fn set_clock(&self, now_us: u64) {
@@ -79,8 +97,15 @@ impl Link {
 
 impl Bucket {
     pub(super) fn new(keys: Keys, common: Arc<Common>) -> Self {
-        let (link, changes, has_joined) = (ArcSwapOption::empty(), Changes::default(), SetOnce::new());
-        Self { keys, link, changes, has_joined, is_away: AtomicBool::new(true), common }
+        Self {
+            keys,
+            link: ArcSwapOption::empty(),
+            changes: Changes::default(),
+            unsure: Unsure::default(),
+            has_joined: SetOnce::new(),
+            is_away: AtomicBool::new(true),
+            common,
+        }
     }
 
     pub(super) fn link(&self) -> Result<Arc<Link>, Unreachable> {
@@ -110,15 +135,15 @@ impl Bucket {
             invocation.key(self.keys.absent());
         }
         arguments(&mut invocation);
-        measured(invocation.invoke_async(&mut link.connection.clone())).await
+        link.measured(invocation.invoke_async(&mut link.connection.clone())).await
     }
 
     pub(super) async fn command<T: FromRedisValue>(&self, link: &Link, command: &Cmd) -> RedisResult<T> {
-        measured(command.query_async(&mut link.connection.clone())).await
+        link.measured(command.query_async(&mut link.connection.clone())).await
     }
 
     pub(super) async fn pipeline<T: FromRedisValue>(&self, link: &Link, pipeline: &Pipeline) -> RedisResult<T> {
-        measured(pipeline.query_async(&mut link.connection.clone())).await
+        link.measured(pipeline.query_async(&mut link.connection.clone())).await
     }
 
     /// Sends a message to whoever listens to a topic.
@@ -143,13 +168,25 @@ impl Bucket {
         }
         let ttl = if kept { app.options.cache_ttl.as_millis() } else { 0 };
         let (request, position) = event.once.map_or((String::new(), 0), |(scope, position)| (hex(&scope), position));
-        let number: i64 = self
-            .script(link, &self.common.scripts.publish, |call| {
-                call.arg(app.id()).arg(event.channel.as_str()).arg(header).arg(text);
-                call.arg(ttl.to_string()).arg(request).arg(position).arg(link.deadline_us().to_string());
-            })
-            .await?;
+        let published = self.script::<i64>(link, &self.common.scripts.publish, |call| {
+            call.arg(app.id()).arg(event.channel.as_str()).arg(header).arg(text);
+            call.arg(ttl.to_string()).arg(&request).arg(position).arg(link.deadline_us().to_string());
+        });
+        let number = published.await.inspect_err(|_| {
+            if event.once.is_some() {
+                self.unsure.published(app, event, text, request.clone(), position);
+            }
+        })?;
         Ok(u64::try_from(number).ok())
+    }
+
+    /// Tells all nodes that the run under an idempotency key has ended.
+    pub(super) async fn end_run(&self, link: &Link, end: &End) -> RedisResult<()> {
+        let told = self.script(link, &self.common.scripts.answered, |call| {
+            call.arg(&end.app).arg(&end.request).arg(&self.common.runner);
+            call.arg(u8::from(end.answer.is_some())).arg(end.answer.as_ref().map_or(&[][..], |answer| answer));
+        });
+        told.await
     }
 
     /// How many are on each of these channels, all of which it holds.
@@ -253,14 +290,4 @@ pub(super) fn unknown(error: RedisError) -> Unreachable {
 
 fn read<T: FromRedisValue>(value: Option<redis::Value>) -> Result<T, Unreachable> {
     value.and_then(|value| T::from_redis_value(value).ok()).ok_or(Unreachable::Unknown)
-}
-
-async fn measured<T>(work: impl Future<Output = RedisResult<T>>) -> RedisResult<T> {
-    let start = Instant::now();
-    let done = work.await;
-    metrics::REDIS_ROUND_TRIP.record(start.elapsed());
-    if done.is_err() {
-        metrics::REDIS_ERRORS.increment(1);
-    }
-    done
 }

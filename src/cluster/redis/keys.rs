@@ -121,6 +121,11 @@ impl Keys {
         format!("{}:ch:{app}:{}:cache", self.tag, channel.as_str())
     }
 
+    /// Which events of a request under an idempotency key were published.
+    pub(super) fn once(&self, app: &str, request: &str) -> String {
+        format!("{}:once:{app}:{request}", self.tag)
+    }
+
     /// Connections of an app by node.
     pub(super) fn connections(&self, app: &str) -> String {
         format!("{}:app:{app}:conns", self.tag)

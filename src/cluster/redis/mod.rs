@@ -18,6 +18,7 @@ mod scripts;
 mod servers;
 mod session;
 mod subscriptions;
+mod unsure;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -31,6 +32,7 @@ use futures_util::future::{join_all, try_join_all};
 use herald_protocol::json::members;
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
+use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -46,6 +48,7 @@ use bucket::{Bucket, Common, unknown};
 use keys::{Keys, Topic, bucket_of};
 use scripts::Scripts;
 use servers::Servers;
+use unsure::End;
 
 /// How long Redis may take to answer, and to be connected to.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -86,6 +89,7 @@ impl Redis {
             servers,
             options: options.clone(),
             scripts: Scripts::new(),
+            runner: new_id(),
             away: AtomicUsize::new(all_keys.len()),
             owned: AtomicUsize::new(0),
             started: Instant::now(),
@@ -298,7 +302,7 @@ impl Cluster for Redis {
         };
         loop {
             let asked = bucket.script::<Vec<u8>>(&link, &self.common.scripts.claim, |call| {
-                call.arg(app.id()).arg(hex(&scope)).arg(hex(&request)).arg(&link.node);
+                call.arg(app.id()).arg(hex(&scope)).arg(hex(&request)).arg(&self.common.runner);
                 call.arg(RUN_FOR.as_millis().to_string());
             });
             let answer = asked.await.map_err(unknown)?;
@@ -313,14 +317,15 @@ impl Cluster for Redis {
     }
 
     async fn settle(&self, app: &App, scope: Digest, answer: Option<&Bytes>) {
-        let bucket = self.bucket(app, &hex(&scope));
-        let Ok(link) = bucket.link() else { return };
-        let done = bucket.script::<()>(&link, &self.common.scripts.answered, |call| {
-            call.arg(app.id()).arg(hex(&scope)).arg(&link.node);
-            call.arg(u8::from(answer.is_some())).arg(answer.map_or(&[][..], |answer| answer));
-        });
-        if let Err(error) = done.await {
-            tracing::warn!(%error, "an answer is not remembered for repeated requests at other nodes");
+        let (app_id, request, answer) = (app.id().to_owned(), hex(&scope), answer.cloned());
+        let bucket = self.bucket(app, &request);
+        let end = End { app: app_id, request, answer };
+        let is_told = match bucket.link() {
+            Ok(link) => bucket.end_run(&link, &end).await.is_ok(),
+            Err(_) => false,
+        };
+        if !is_told {
+            bucket.unsure.ended(end);
         }
     }
 
@@ -354,6 +359,11 @@ impl Cluster for Redis {
         self.tasks.close();
         self.tasks.wait().await;
     }
+}
+
+/// No two nodes have ever the same.
+fn new_id() -> String {
+    format!("{:016x}", rand::rng().random::<u64>())
 }
 
 fn hex(digest: &Digest) -> String {

@@ -21,7 +21,7 @@ use super::keys::Topic;
 use super::registry::Registry;
 use super::servers::Server;
 use super::subscriptions::Subscriptions;
-use super::{ANSWER, message, owner};
+use super::{ANSWER, message, new_id, owner};
 use crate::config::WhenUnreachable;
 
 /// Pauses between attempts to reach Redis; the longest is a third of `node_timeout` where that is shorter, since the others count as
@@ -92,6 +92,7 @@ pub(super) async fn run(bucket: &Arc<Bucket>) {
 async fn session(bucket: &Arc<Bucket>, registry: &mut Registry, before: &mut Before) -> Ended {
     match meanwhile(bucket, begin(bucket, registry, before)).await {
         Ok((link, subscriptions, mut tasks)) => {
+            let _over = link.over.clone().drop_guard();
             unconfirm(bucket);
             registry.note_held(bucket);
             tokio::select! {
@@ -131,6 +132,7 @@ async fn begin(
         Ended::Moved
     });
     subscriptions.begin(&bucket.keys.topic(&Topic::Node(link.node.clone()))).await?;
+    bucket.unsure.settle(bucket, &link).await?;
     registry.register(bucket, &link).await?;
 
     let link = Arc::new(link);
@@ -229,8 +231,4 @@ async fn heartbeat(bucket: &Bucket, link: &Link, pulse: &Pulse, owned: mpsc::Sen
             return Ended::HalfOpen;
         }
     }
-}
-
-fn new_id() -> String {
-    format!("{:016x}", rand::rng().random::<u64>())
 }

@@ -7,21 +7,23 @@ local app, channel, header, frame, ttl_ms = ARGV[1], ARGV[2], ARGV[3], ARGV[4], 
 if now_us() > tonumber(ARGV[8]) then
     error({ err = 'LATE whoever published this has given up' })
 end
-if ARGV[6] ~= '' then
-    local once = key('once', app, ARGV[6])
-    if redis.call('HSETNX', once, ARGV[7], '1') == 0 then
-        return '-1'
-    end
+local once = ARGV[6] ~= '' and key('once', app, ARGV[6])
+if once and redis.call('HEXISTS', once, ARGV[7]) == 1 then
+    return '-1'
+end
+local number = '0'
+if ttl_ms > 0 then
+    local cache = key('ch', app, channel, 'cache')
+    local last = tonumber(redis.call('HGET', cache, 'number') or '0')
+    number = integer(math.max(now_us(), last + 1))
+    redis.call('HSET', cache, 'number', number, 'frame', frame)
+    redis.call('PEXPIRE', cache, ttl_ms)
+    redis.call(PUBLISH, key('ch', app, channel), '1K' .. number .. NUL .. header .. NUL .. frame)
+else
+    redis.call(PUBLISH, key('ch', app, channel), '1E' .. header .. NUL .. frame)
+end
+if once then
+    redis.call('HSET', once, ARGV[7], number)
     redis.call('PEXPIRE', once, 600000)
 end
-if ttl_ms == 0 then
-    redis.call(PUBLISH, key('ch', app, channel), '1E' .. header .. NUL .. frame)
-    return '0'
-end
-local cache = key('ch', app, channel, 'cache')
-local last = tonumber(redis.call('HGET', cache, 'number') or '0')
-local number = integer(math.max(now_us(), last + 1))
-redis.call('HSET', cache, 'number', number, 'frame', frame)
-redis.call('PEXPIRE', cache, ttl_ms)
-redis.call(PUBLISH, key('ch', app, channel), '1K' .. number .. NUL .. header .. NUL .. frame)
 return number
