@@ -55,12 +55,14 @@ async fn whoever_is_still_sending_is_not_silent() {
 
 #[tokio::test]
 async fn whoever_answers_or_says_anything_stays() {
-    let herald = Herald::start(SHORT).await;
+    const GONE_AFTER: Duration = Duration::from_secs(1 + 3);
+    let herald =
+        Herald::start(r#"connection = { activity_timeout = "1s", activity_grace = "0s", pong_timeout = "3s" }"#).await;
     let (mut answering, mut speaking) = (herald.connect().await, herald.connect().await);
     speaking.answers_pings = false;
     let start = Instant::now();
     let answers = async {
-        while start.elapsed() < Duration::from_secs(4) {
+        while start.elapsed() < GONE_AFTER + Duration::from_secs(2) {
             let ping = answering.next_frame().await.unwrap();
             assert_eq!(ping.opcode, Frame::PING);
             answering.send_frame(&Frame::new(Frame::PONG, ping.payload)).await;
@@ -69,7 +71,7 @@ async fn whoever_answers_or_says_anything_stays() {
     let speaks = async {
         // It answers no ping: what it says by itself has to be enough.
         let mut ticks = tokio::time::interval(Duration::from_millis(400));
-        while start.elapsed() < Duration::from_secs(4) {
+        while start.elapsed() < GONE_AFTER + Duration::from_secs(2) {
             ticks.tick().await;
             speaking.send(json!({ "event": "pusher:pong" })).await;
         }

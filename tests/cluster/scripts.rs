@@ -219,3 +219,18 @@ async fn what_is_published_under_a_key_is_published_once_and_numbers_of_kept_eve
     assert_eq!(bucket.ask::<u64>("HGET {t}:ch:app:cache-a:cache number").await, last);
     assert_eq!(bucket.ask::<usize>("EXISTS {t}:once:app:late").await, 0, "it may be published under its key yet");
 }
+
+#[tokio::test]
+async fn what_finds_no_room_in_the_stream_of_webhooks_is_counted_once() {
+    let mut bucket = Bucket::with(&["n1"]).await;
+    let fill = Script::new("for _ = 1, 100000 do redis.call('XADD', KEYS[1], '*', 'app', 'app') end");
+    fill.key("{t}:webhooks").invoke_async::<()>(&mut bucket.connection).await.unwrap();
+    for _ in 0..2 {
+        bucket.call::<u8>(&script!("report"), &["app", "client_event", "a", "{}"]).await.unwrap();
+    }
+    assert_eq!(bucket.ask::<usize>("XLEN {t}:webhooks").await, 100_000, "what waits longer is not thrown away for it");
+    let due = script!("due");
+    for dropped in [2, 0] {
+        assert_eq!(bucket.call::<(usize, u64)>(&due, &["n1", "200"]).await.unwrap(), (0, dropped));
+    }
+}

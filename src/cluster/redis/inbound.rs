@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::bucket::Bucket;
 use super::keys::Topic;
-use super::message::Message;
+use super::message::{self, Message};
 use super::session::Ended;
 use crate::hub::channel::{Channel, Keep};
 use crate::hub::node::{Room, tell_count};
@@ -75,7 +75,7 @@ impl Inbound {
 
     /// Takes a message; never waits.
     pub(super) fn take(&self, name: Vec<u8>, text: Vec<u8>) {
-        if let Some(Message::Probe(sent_us)) = str::from_utf8(&text).ok().and_then(Message::read) {
+        if let Some(sent_us) = message::read_probe(&text) {
             let now_us = u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX);
             metrics::CLUSTER_LAG.record(Duration::from_micros(now_us.saturating_sub(sent_us)));
             *self.pulse.0.lock() = Instant::now();

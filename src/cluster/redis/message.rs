@@ -30,8 +30,6 @@ pub(super) enum Message<'a> {
     Online(bool),
     /// A user's connections have to end.
     Terminate,
-    /// A node's sign of life to itself: when it was sent, in µs of its own clock.
-    Probe(u64),
 }
 
 /// Which node an event comes from and who does not get it; [`event`] and scripts/publish.lua put it in front.
@@ -50,9 +48,14 @@ pub(super) fn terminate() -> String {
     format!("{VERSION}T")
 }
 
-/// A node's sign of life to itself.
+/// A node's sign of life to itself, sent at this time of its own clock.
 pub(super) fn probe(sent_us: u64) -> String {
-    format!("{VERSION}P{sent_us}")
+    format!("1P{sent_us}")
+}
+
+/// When a node's sign of life to itself was sent; `None` if it is something else.
+pub(super) fn read_probe(text: &[u8]) -> Option<u64> {
+    str::from_utf8(text.strip_prefix(b"1P")?).ok()?.parse().ok()
 }
 
 impl<'a> Message<'a> {
@@ -78,7 +81,6 @@ impl<'a> Message<'a> {
             'O' => Self::Online(true),
             'F' => Self::Online(false),
             'T' => Self::Terminate,
-            'P' => Self::Probe(rest.parse().ok()?),
             _ => return None,
         })
     }
@@ -109,7 +111,8 @@ mod tests {
         let added = Message::Member(version, user.clone(), Some(r#"{"a":1}"#));
         assert_eq!(Message::read("1M5\x006\0+\0u\0{\"a\":1}"), Some(added));
         assert_eq!(Message::read("1M5\x006\0-\0u\0"), Some(Message::Member(version, user, None)));
-        assert_eq!(Message::read(&probe(9)), Some(Message::Probe(9)));
+        assert_eq!(read_probe(probe(9).as_bytes()), Some(9));
+        assert_eq!(read_probe(terminate().as_bytes()), None);
         assert_eq!(Message::read(&terminate()), Some(Message::Terminate));
         for wrong in ["", "1", "2T", "1X", "1Mx\0\0\0\0", "1E", "1Cx", "\u{e9}T"] {
             assert_eq!(Message::read(wrong), None, "{wrong:?}");

@@ -153,10 +153,15 @@ async fn reap(bucket: &Bucket, link: &Link, dead: &str) -> Result<(), Ended> {
 }
 
 async fn due(bucket: &Bucket, link: &Link) -> RedisResult<usize> {
-    let told = bucket.script(link, &bucket.common.scripts.due, |call| {
+    let told = bucket.script::<(usize, u64)>(link, &bucket.common.scripts.due, |call| {
         call.arg(&link.node).arg(AT_ONCE);
     });
-    told.await
+    let (done, dropped) = told.await?;
+    if dropped > 0 {
+        metrics::WEBHOOK_EVENTS_DROPPED.increment(dropped);
+        tracing::error!(dropped, "events for webhooks are dropped: too many wait for their receivers already");
+    }
+    Ok(done)
 }
 
 /// Events of the stream on their way to the receivers. An event stays in the stream until all its receivers are done with it; which of

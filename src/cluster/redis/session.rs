@@ -147,8 +147,8 @@ async fn begin(
 /// Nodes that looked for a channel in different buckets would not find each other.
 async fn agree(bucket: &Bucket) -> Result<(), Ended> {
     let (key, ours) = (&bucket.keys.all, bucket.keys.buckets());
-    if bucket.keys.bucket() > 0 {
-        return Ok(()); // the first bucket's session asks for all
+    if bucket.keys.bucket() > 0 || bucket.has_joined.initialized() {
+        return Ok(()); // one asks for all, and once: another server than the bucket's may hold the answer
     }
     let mut server = bucket.common.servers.of(key).await?;
     let (theirs,): (u16,) = redis::pipe()

@@ -1,5 +1,6 @@
 -- What has become due: departures whose grace is over, numbers that were not told yet.
--- KEYS: nodes. ARGV: owner, how many at most. Returns how many there were.
+-- KEYS: nodes. ARGV: owner, how many at most. Returns how many there were, and how many events for webhooks
+-- found no room in the stream since the last time.
 local owner, most = ARGV[1], tonumber(ARGV[2])
 must_own(owner)
 local entries = redis.call('ZRANGEBYSCORE', key('due'), '-inf', integer(now_us()), 'LIMIT', 0, most)
@@ -20,4 +21,4 @@ for _, entry in ipairs(entries) do
         tell_count(app, name, more == 'h')
     end
 end
-return #entries
+return { #entries, tonumber(redis.call('GETDEL', key('webhooks', 'dropped')) or '0') }

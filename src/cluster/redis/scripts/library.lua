@@ -37,10 +37,19 @@ local function must_own(node)
     end
 end
 
+-- What does not fit into the stream is counted; whoever owns the bucket tells.
+local function append(...)
+    if redis.call('XLEN', key('webhooks')) >= KEPT_WEBHOOKS then
+        redis.call('INCR', key('webhooks', 'dropped'))
+    else
+        redis.call('XADD', key('webhooks'), '*', ...)
+    end
+end
+
 -- Fields: app, kind, channel, user, count, time in ms.
 local function report(app, kind, channel, user, count)
-    redis.call('XADD', key('webhooks'), 'MAXLEN', '~', KEPT_WEBHOOKS, '*', 'app', app, 'kind', kind, 'channel', channel,
-        'user', user or '', 'count', count or 0, 'time', integer(math.floor(now_us() / 1000)))
+    append('app', app, 'kind', kind, 'channel', channel, 'user', user or '', 'count', count or 0, 'time',
+        integer(math.floor(now_us() / 1000)))
 end
 
 local function due_in(grace_ms, ...)

@@ -4,6 +4,5 @@ local app, kind, channel = ARGV[1], ARGV[2], ARGV[3]
 if kind == 'cache_miss' and not redis.call('SET', key('ch', app, channel, 'missed'), '1', 'NX', 'PX', 10000) then
     return 0
 end
-redis.call('XADD', key('webhooks'), 'MAXLEN', '~', KEPT_WEBHOOKS, '*', 'app', app, 'kind', kind, 'channel', channel, 'json', ARGV[4],
-    'time', integer(math.floor(now_us() / 1000)))
+append('app', app, 'kind', kind, 'channel', channel, 'json', ARGV[4], 'time', integer(math.floor(now_us() / 1000)))
 return 1
