@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::join_all;
 use serde_json::json;
 
-use crate::nodes::{Nodes, health, until};
+use crate::nodes::{Nodes, health, until, until_equal};
 use crate::observer::Observer;
 use crate::shards::Shards;
 use crate::support::Client;
@@ -39,6 +39,26 @@ async fn channels_and_all_else_are_spread_over_the_shards() {
     let of_buckets = keys.iter().filter(|key| !key.ends_with(":buckets")); // how many there are stands outside
     let all: BTreeSet<u16> = of_buckets.map(|key| shards.slot_of(key)).collect();
     assert!(all.len() <= 16, "all else lies in the same buckets: {all:?}");
+}
+
+#[tokio::test]
+async fn nodes_with_the_password_are_one_cluster_wherever_a_slot_moves() {
+    let shards = Shards::with_password("s3cret").await;
+    let nodes = Nodes::start(&shards.url(), 2, "").await;
+    let mut client = nodes[0].connect().await;
+    client.subscribe("news").await;
+    let slot = slot_of(&shards, "news");
+    let joined = async |node| nodes.sum([node], "herald_redis_reconnects_total").await;
+    let before = [joined(0).await, joined(1).await];
+    shards.move_slot(slot, shards.other_than(shards.owner_of(slot))).await;
+    for (node, before) in before.into_iter().enumerate() {
+        until_equal(&true, "whether it is with the new server", async || joined(node).await > before).await;
+    }
+    nodes[1].trigger("news", "e", "").await;
+    client.expect("e").await;
+    for node in &*nodes {
+        assert!(!node.has_logged("s3cret"), "the log holds no password");
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ const AGAIN: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub(crate) struct Shards {
     servers: Vec<Server>,
+    password: Option<&'static str>,
 }
 
 /// What a server says of one of them.
@@ -40,18 +41,31 @@ pub(crate) struct Move {
 }
 
 impl Shards {
-    /// Each master has a third of the slots.
+    /// Lets everybody in.
     pub(crate) async fn start() -> Self {
+        Self::with(None).await
+    }
+
+    /// Wants this password from whoever comes.
+    pub(crate) async fn with_password(password: &'static str) -> Self {
+        Self::with(Some(password)).await
+    }
+
+    /// Each master has a third of the slots.
+    async fn with(password: Option<&'static str>) -> Self {
+        let login = password.map_or(vec![], |password| vec!["-a", password]);
+        let access =
+            password.map_or(String::new(), |password| format!("requirepass {password}\nmasterauth {password}\n"));
         let start = |_| {
-            Server::start(tempfile::tempdir().unwrap(), &[], &[], |port| {
+            Server::start(tempfile::tempdir().unwrap(), &[], &login, |port| {
                 format!(
                     "port {port}\nsave \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\n\
                      cluster-node-timeout 2000\ncluster-require-full-coverage no\ncluster-allow-replica-migration no\n\
-                     cluster-replica-validity-factor 0\n"
+                     cluster-replica-validity-factor 0\n{access}"
                 )
             })
         };
-        let shards = Self { servers: (0..2 * SHARDS).map(start).collect() };
+        let shards = Self { servers: (0..2 * SHARDS).map(start).collect(), password };
         for (position, server) in shards.servers.iter().enumerate() {
             // Each another, so that they need not agree on it first.
             shards.done(position, &["CLUSTER", "SET-CONFIG-EPOCH", &(position + 1).to_string()]);
@@ -83,7 +97,8 @@ impl Shards {
 
     /// Where Herald finds it, once it has asked one of these two.
     pub(crate) fn url(&self) -> String {
-        format!("redis-cluster://127.0.0.1:{},127.0.0.1:{}", self.servers[0].port, self.servers[4].port)
+        let access = self.password.map_or(String::new(), |password| format!(":{password}@"));
+        format!("redis-cluster://{access}127.0.0.1:{},127.0.0.1:{}", self.servers[0].port, self.servers[4].port)
     }
 
     /// The slot of a key.
@@ -157,7 +172,9 @@ impl Shards {
             return false;
         }
         let to = self.servers[moved.to].port.to_string();
-        let mut command = vec!["MIGRATE", "127.0.0.1", &to, "", "0", "5000", "KEYS"];
+        let mut command = vec!["MIGRATE", "127.0.0.1", &to, "", "0", "5000"];
+        command.extend(self.password.iter().flat_map(|password| ["AUTH", password]));
+        command.push("KEYS");
         command.extend(keys.lines());
         let answer = from.cli(&command);
         assert!(matches!(&*answer, "OK" | "NOKEY"), "{answer}: {command:?}");
@@ -226,7 +243,7 @@ impl Shards {
     }
 
     /// Waits until all that run agree on who has a slot, and that this is the one.
-    pub(crate) async fn until_owner(&self, slot: u16, is_right: impl Fn(usize) -> bool) {
+    async fn until_owner(&self, slot: u16, is_right: impl Fn(usize) -> bool) {
         self.until_all(&format!("another has slot {slot}"), |server, view| {
             owner(view, slot).is_some_and(|owner| is_right(owner.position))
                 && server.cli(&["CLUSTER", "INFO"]).contains("cluster_state:ok")
