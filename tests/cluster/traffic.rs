@@ -118,7 +118,7 @@ impl<'a> Traffic<'a> {
                 tokio::time::sleep(PAUSE).await;
                 match answer.status {
                     200 => break,
-                    // A node that has lost Redis meanwhile cannot say that it has given up: its mark is the first's for half a minute.
+                    // Another node that has lost Redis meanwhile says that it has given up when it is back.
                     409 | 503 => assert!(start.elapsed() < 6 * DEADLINE, "{number} is not taken: {answer:?}"),
                     _ => panic!("{number}: {answer:?}"),
                 }
