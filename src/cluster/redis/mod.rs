@@ -305,7 +305,11 @@ impl Cluster for Redis {
                 call.arg(app.id()).arg(hex(&scope)).arg(hex(&request)).arg(&self.common.runner);
                 call.arg(RUN_FOR.as_millis().to_string());
             });
-            let answer = asked.await.map_err(unknown)?;
+            let answer = asked.await.map_err(|error| {
+                // It may have become the first after all; it will not run.
+                bucket.unsure.ended(End { app: app.id().to_owned(), request: hex(&scope), answer: None });
+                unknown(error)
+            })?;
             match answer.split_first() {
                 Some((b'=', answer)) => return Ok(Some(Bytes::copy_from_slice(answer))),
                 _ if answer == b"first" => return Ok(None),
