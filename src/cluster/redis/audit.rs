@@ -30,6 +30,8 @@ pub(super) struct Audit {
     /// What should be there and was not found yet.
     channels: HashSet<ChannelKey>,
     users: HashSet<UserKey>,
+    /// Channels and users that had to be told again.
+    differences: usize,
 }
 
 /// The answer of scripts/audit.lua: the next cursor; entry, number, epoch, seq, connections of users.
@@ -40,7 +42,7 @@ impl Audit {
     pub(super) fn new(bucket: &Bucket) -> Self {
         let every = bucket.common.options.node_timeout * TIMEOUTS;
         let (channels, users) = (HashSet::new(), HashSet::new());
-        Self { every, next: Instant::now(), cursor: "0".to_owned(), channels, users }
+        Self { every, next: Instant::now(), cursor: "0".to_owned(), channels, users, differences: 0 }
     }
 
     /// Does some of it, if it is due.
@@ -65,14 +67,15 @@ impl Audit {
                     let Ok(name) = ChannelName::parse(name, 200) else { continue };
                     let key = (app.to_owned(), name);
                     let users = users.into_iter().filter_map(|(user, count)| Some((UserId::parse(&user).ok()?, count)));
-                    compare(bucket, registry, &key, count, Version { epoch, seq }, users.collect());
+                    let is_wrong = compare(bucket, registry, &key, count, Version { epoch, seq }, users.collect());
+                    self.differences += usize::from(is_wrong);
                     self.channels.remove(&key);
                 }
                 "u" => {
                     let Ok(user) = UserId::parse(name) else { continue };
                     let key = (app.to_owned(), user);
                     if registry.users.get(&key) != Some(&count) {
-                        tracing::warn!(app, user = %key.1, "Redis does not hold what it should of a user; it is told again");
+                        self.differences += 1;
                         registry.users.insert(key.clone(), count);
                         bucket.changes.user(app, &key.1);
                     }
@@ -92,7 +95,7 @@ impl Audit {
     fn end(&mut self, bucket: &Bucket, registry: &mut Registry) {
         for key in self.channels.drain() {
             if let Some(held) = registry.channels.get_mut(&key) {
-                tracing::warn!(channel = %key.1, "Redis has lost what this node has of a channel; it is told again");
+                self.differences += 1;
                 held.doubt();
                 bucket.changes.channel(&key.0, &key.1, false);
             }
@@ -102,6 +105,10 @@ impl Audit {
         }
         let apps = bucket.common.node.rooms().map(|room| room.app.id());
         apps.filter(|app| bucket.keys.hold(app, "")).for_each(|app| bucket.changes.connections(app));
+        if self.differences > 0 {
+            let (bucket, told) = (bucket.keys.bucket(), std::mem::take(&mut self.differences));
+            tracing::warn!(bucket, told, "Redis did not hold what it should; these channels and users are told again");
+        }
         self.next = soon(self.every);
     }
 }
@@ -111,6 +118,7 @@ fn soon(every: Duration) -> Instant {
     Instant::now() + every.mul_f64(rand::rng().random_range(0.75..1.25))
 }
 
+/// Whether Redis holds something else than it should.
 fn compare(
     bucket: &Bucket,
     registry: &mut Registry,
@@ -118,7 +126,7 @@ fn compare(
     count: usize,
     version: Version,
     users: HashMap<UserId, usize>,
-) {
+) -> bool {
     let held = registry.channels.entry((app.clone(), name.clone())).or_default();
     let is_missing = held.users.iter().any(|(user, held)| users.get(user) != Some(&held.connections));
     let mut is_wrong = held.count != count || is_missing;
@@ -129,7 +137,7 @@ fn compare(
         });
     }
     if is_wrong {
-        tracing::warn!(channel = %name, "Redis does not hold what it should of a channel; it is told again");
+        tracing::debug!(channel = %name, "Redis does not hold what it should");
         held.count = held.count.max(count);
         held.doubt();
     }
@@ -138,4 +146,5 @@ fn compare(
     if is_wrong || is_old {
         bucket.changes.channel(app, name, false);
     }
+    is_wrong
 }

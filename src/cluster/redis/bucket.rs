@@ -263,11 +263,13 @@ impl Bucket {
         }
     }
 
-    /// The opposite.
-    pub(super) fn lost(&self) {
-        if !self.is_away.swap(true, Ordering::AcqRel) {
+    /// The opposite; whether it is news.
+    pub(super) fn lost(&self) -> bool {
+        let was_here = !self.is_away.swap(true, Ordering::AcqRel);
+        if was_here {
             self.common.away.fetch_add(1, Ordering::AcqRel);
         }
+        was_here
     }
 
     /// Reports what no change of occupancy brings; the stream carries it to whoever delivers.

@@ -25,7 +25,8 @@ use crate::config::{RedisKind, RedisUrl};
 /// How long one of several servers may take to say whether it is the right one; then others are asked.
 const LOOK: Duration = Duration::from_secs(1);
 
-type Address = (String, u16);
+/// Name or IP address, and port.
+pub(super) type Address = (String, u16);
 
 /// See the module.
 pub(super) struct Servers {
@@ -36,6 +37,7 @@ pub(super) struct Servers {
 
 /// A server, and a connection to it.
 pub(super) struct Server {
+    pub(super) address: Address,
     pub(super) client: Client,
     pub(super) connection: MultiplexedConnection,
 }
@@ -59,42 +61,71 @@ impl Servers {
         }
     }
 
-    /// All Sentinels are asked at once: one that hangs holds nobody up.
+    /// Returns when the Sentinels name another master, asked this often. One that was made a replica does not know before it is reconfigured,
+    /// and what is written there until then is lost.
+    pub(super) async fn until_replaced(&self, address: &Address, every: Duration) -> Ended {
+        let RedisKind::Sentinel { master } = &self.url.kind else { return std::future::pending().await };
+        loop {
+            tokio::time::sleep(every).await;
+            if self.named(master).await.is_ok_and(|named| named != *address) {
+                return Ended::Moved;
+            }
+        }
+    }
+
     async fn master(&self, name: &str) -> Result<Server, Ended> {
+        let address = self.named(name).await?;
+        let mut server = self.connect(&address, true).await?;
+        let role: Vec<Value> = redis::cmd("ROLE").query_async(&mut server.connection).await?;
+        let role = role.into_iter().next().and_then(|role| String::from_redis_value(role).ok()).unwrap_or_default();
+        if role == "master" {
+            return Ok(server);
+        }
+        Err(Ended::NotFound(at(&address, format!("the Sentinels name it, but it is a {role}"))))
+    }
+
+    /// The master by the word of most of the Sentinels: of those, who has seen the latest failover is right. All are asked at once, so one
+    /// that hangs holds nobody up.
+    async fn named(&self, name: &str) -> Result<Address, Ended> {
         let asked = self.url.hosts.iter().map(|sentinel| async move {
-            let found = timeout(LOOK, self.master_of(sentinel, name)).await;
-            found.unwrap_or_else(|_| Err(format!("no answer within {LOOK:?}"))).map_err(|why| at(sentinel, why))
+            let named = timeout(LOOK, self.named_by(sentinel, name)).await;
+            named.unwrap_or_else(|_| Err(format!("no answer within {LOOK:?}"))).map_err(|why| at(sentinel, why))
         });
         let mut asked: FuturesUnordered<_> = asked.collect();
-        let mut problems = Vec::new();
-        while let Some(answer) = asked.next().await {
+        let (mut answers, mut latest, mut problems) = (0, None, Vec::new());
+        while answers <= self.url.hosts.len() / 2
+            && let Some(answer) = asked.next().await
+        {
             match answer {
-                Ok(server) => return Ok(server),
+                Ok(named) => {
+                    answers += 1;
+                    latest = latest.max(Some(named));
+                }
                 Err(problem) => problems.push(problem),
             }
         }
-        Err(Ended::NotFound(format!("no Sentinel names a master {name:?} that is one: {}", problems.join("; "))))
+        let none = || Ended::NotFound(format!("no Sentinel names a master {name:?}: {}", problems.join("; ")));
+        latest.map(|(_epoch, address)| address).ok_or_else(none)
     }
 
-    /// The master by the word of one Sentinel, if that server says so itself: after a failover some Sentinels may not know yet.
-    async fn master_of(&self, sentinel: &Address, name: &str) -> Result<Server, String> {
-        let mut asked = redis::cmd("SENTINEL");
-        asked.arg("get-master-addr-by-name").arg(name);
+    /// Which master one Sentinel names, behind the number of the failover that made it.
+    async fn named_by(&self, sentinel: &Address, name: &str) -> Result<(u64, Address), String> {
         let ask = async |with_credentials| {
             let mut server = self.connect(sentinel, with_credentials).await?;
-            asked.query_async::<Option<Address>>(&mut server.connection).await
+            let mut asked = redis::cmd("SENTINEL");
+            asked.arg("MASTER").arg(name);
+            asked.query_async::<HashMap<String, String>>(&mut server.connection).await
         };
         // Sentinels have a password of their own, or none; credentials are shown only to who asks for them.
         let answer = match ask(false).await {
             Err(error) if error.code() == Some("NOAUTH") => ask(true).await,
             answer => answer,
         };
-        let address = answer.map_err(text)?.ok_or_else(|| format!("knows no master {name:?}"))?;
-        let mut server = self.connect(&address, true).await.map_err(|error| at(&address, error))?;
-        let role: Vec<Value> =
-            redis::cmd("ROLE").query_async(&mut server.connection).await.map_err(|error| at(&address, error))?;
-        let role = role.into_iter().next().and_then(|role| String::from_redis_value(role).ok()).unwrap_or_default();
-        if role == "master" { Ok(server) } else { Err(at(&address, format!("is a {role} now"))) }
+        let mut master = answer.map_err(|error| error.to_string())?;
+        let number = |field: &str| master.get(field).and_then(|number| number.parse::<u64>().ok());
+        let found = number("config-epoch").zip(number("port").and_then(|port| u16::try_from(port).ok()));
+        let (epoch, port) = found.ok_or("an answer without config-epoch or port")?;
+        Ok((epoch, (master.remove("ip").ok_or("an answer without ip")?, port)))
     }
 
     /// Any server of a Redis Cluster names the one that has a key's slot.
@@ -131,9 +162,9 @@ impl Servers {
         Ok(server)
     }
 
-    async fn connect(&self, (host, port): &Address, with_credentials: bool) -> RedisResult<Server> {
-        let (host, port) = (host.clone(), *port);
-        let address = if self.url.is_tls {
+    async fn connect(&self, address: &Address, with_credentials: bool) -> RedisResult<Server> {
+        let (host, port) = address.clone();
+        let info = if self.url.is_tls {
             ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
         } else {
             ConnectionAddr::Tcp(host, port)
@@ -150,9 +181,9 @@ impl Servers {
                 settings = settings.set_password(password);
             }
         }
-        let client = Client::open(address.into_connection_info()?.set_redis_settings(settings))?;
+        let client = Client::open(info.into_connection_info()?.set_redis_settings(settings))?;
         let connection = client.get_multiplexed_async_connection_with_config(&patience()).await?;
-        Ok(Server { client, connection })
+        Ok(Server { address: address.clone(), client, connection })
     }
 }
 
@@ -165,10 +196,6 @@ pub(super) fn patience() -> AsyncConnectionConfig {
 fn moved(error: &RedisError, asked: &str) -> Option<Address> {
     let (host, port) = error.redirect_node()?.0.rsplit_once(':')?;
     Some((if host.is_empty() { asked } else { host }.to_owned(), port.parse().ok()?))
-}
-
-fn text(error: RedisError) -> String {
-    error.to_string()
 }
 
 fn at((host, port): &Address, what: impl Display) -> String {

@@ -42,7 +42,7 @@ pub(super) enum Ended {
     Unsubscribed,
     #[error("nothing comes back on the connection for subscriptions")]
     HalfOpen,
-    #[error("the slot is another server's now")]
+    #[error("another server has its place now")]
     Moved,
     #[error("this node was silent for too long and was taken out of the cluster")]
     TakenOut,
@@ -73,11 +73,11 @@ pub(super) async fn run(bucket: &Arc<Bucket>) {
         let ended = session(bucket, &mut registry, &mut before).await;
         bucket.link.store(None);
         unconfirm(bucket);
-        bucket.lost();
+        let is_news = bucket.lost();
         if begun.elapsed() > longest_pause {
             pause = FIRST_PAUSE;
         }
-        if pause == FIRST_PAUSE {
+        if is_news || pause == FIRST_PAUSE {
             tracing::warn!(bucket = number, reason = %ended, "the cluster cannot be reached; it is tried until it can");
         } else {
             tracing::debug!(bucket = number, reason = %ended, "the cluster cannot be reached");
@@ -109,7 +109,7 @@ async fn begin(
     registry: &mut Registry,
     before: &mut Before,
 ) -> Result<(Arc<Link>, Subscriptions, JoinSet<Ended>), Ended> {
-    let Server { client, connection } = bucket.common.servers.of(&bucket.keys.nodes()).await?;
+    let Server { address, client, connection } = bucket.common.servers.of(&bucket.keys.nodes()).await?;
     agree(bucket).await?;
     let mut link = Link::new(before.node.clone().unwrap_or_else(new_id), connection);
     let mut beat = owner::beat(bucket, &link, before.node.is_none()).await?;
@@ -140,6 +140,10 @@ async fn begin(
     let (owned, owns) = mpsc::channel(1);
     let (of_beat, of_owner) = ((Arc::clone(bucket), Arc::clone(&link)), (Arc::clone(bucket), Arc::clone(&link)));
     tasks.spawn(async move { heartbeat(&of_beat.0, &of_beat.1, &pulse, owned).await });
+    let of_place = Arc::clone(bucket);
+    tasks.spawn(
+        async move { of_place.common.servers.until_replaced(&address, of_place.common.options.heartbeat).await },
+    );
     tasks.spawn(async move { owner::run(&of_owner.0, &of_owner.1, owns).await });
     Ok((link, subscriptions, tasks))
 }
