@@ -272,17 +272,16 @@ pub(crate) fn run(herald: &Path, rounds: usize, loads: &[Load]) -> anyhow::Resul
 /// The three places, and what two of them come to within a round.
 fn row(rounds: &[[f64; 3]]) -> Option<String> {
     let digits = if rounds.iter().flatten().any(|figure| *figure > 100.0) { 0 } else { 1 };
-    let cells: [(fn(&[f64; 3]) -> f64, usize); 6] = [
-        (|[alone, ..]| *alone, digits),
-        (|[_, same, _]| *same, digits),
-        (|[.., another]| *another, digits),
-        (|[_, same, another]| another - same, digits),
-        (|[_, same, another]| another / same, 2),
-        (|[alone, _, another]| another / alone, 2),
+    let cell = |digits, figure: fn(&[f64; 3]) -> f64| show(rounds.iter().map(figure).collect(), digits);
+    let cells = [
+        cell(digits, |[alone, ..]| *alone)?,
+        cell(digits, |[_, same, _]| *same)?,
+        cell(digits, |[.., another]| *another)?,
+        cell(digits, |[_, same, another]| another - same)?,
+        cell(2, |[_, same, another]| another / same)?,
+        cell(2, |[alone, _, another]| another / alone)?,
     ];
-    let cells: Option<Vec<_>> =
-        cells.into_iter().map(|(figure, digits)| show(rounds.iter().map(figure).collect(), digits)).collect();
-    Some(cells?.join(" | "))
+    Some(cells.join(" | "))
 }
 
 /// The median, the smallest and the largest; what there is none of is a dash.
