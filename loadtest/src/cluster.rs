@@ -1,9 +1,9 @@
-//! What several nodes cost: the same load once with its subscribers on the node that is asked to publish, once with them on another.
+//! What several nodes cost: the same load on one node that is alone, on a node of a cluster, and over two of its nodes.
 //!
-//! Each time a Redis and three nodes are started anew. Events are published on node A; node C has no clients, and what Redis sends to it is
-//! counted.
+//! Each time everything is started anew. Events are published on node A; node C has no clients, and what Redis sends to it is counted.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
@@ -27,6 +27,10 @@ const SUBSCRIBERS: u32 = 1_000;
 const EVENTS_PER_SECOND: u32 = 500;
 const DELIVERIES_PER_SECOND: u32 = 50_000;
 
+/// How long everything is left alone for what is used at rest.
+const REST: Duration = Duration::from_secs(5);
+const ROWS: usize = 8;
+
 /// A steady rate of events, to each of some channels in turn.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Load {
@@ -37,12 +41,18 @@ pub(crate) struct Load {
     events: u32,
 }
 
-/// Where the subscribers are.
+/// Where the subscribers are, as seen from node A.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum On {
-    A,
-    B,
+enum Place {
+    /// With A, and there is no cluster.
+    Alone,
+    /// With A.
+    SameNode,
+    /// With node B.
+    AnotherNode,
 }
+
+const PLACES: [Place; 3] = [Place::Alone, Place::SameNode, Place::AnotherNode];
 
 /// What came out once.
 #[derive(Clone, Copy, Debug)]
@@ -50,13 +60,13 @@ struct Figures {
     /// From before a trigger is sent until a subscriber has the event, over all deliveries.
     median: Duration,
     p99: Duration,
-    /// While events were published, and for as long before that, when everybody was subscribed and nothing was published.
+    /// While events were published, and for [`REST`] before that, when everybody was subscribed and nothing was published.
     busy: Usage,
     at_rest: Usage,
 }
 
 /// What was used over some time.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Usage {
     /// Of nodes A and B.
     nodes_cpu: Duration,
@@ -66,32 +76,52 @@ struct Usage {
     to_c_bytes: u64,
 }
 
-/// A Redis and three nodes, of which the third has no clients.
+/// One node alone, or three over a Redis, of which the third has no clients.
 #[derive(Debug)]
-struct Cluster {
-    redis: Redis,
+struct Nodes {
     a: Server,
-    b: Server,
-    proxy: CountingProxy,
-    _c: Server,
+    others: Option<Others>,
 }
 
-impl Cluster {
-    fn start(binary: &Path) -> anyhow::Result<Self> {
+/// In the order in which they end: nobody misses his Redis.
+#[derive(Debug)]
+struct Others {
+    b: Server,
+    _c: Server,
+    to_c: CountingProxy,
+    redis: Redis,
+}
+
+impl Nodes {
+    fn start(binary: &Path, place: Place) -> anyhow::Result<Self> {
+        if place == Place::Alone {
+            return Ok(Self { a: Server::herald(binary)?, others: None });
+        }
         let redis = Redis::start()?;
-        let proxy = CountingProxy::to(redis.address)?;
+        let to_c = CountingProxy::to(redis.address)?;
         let (a, b) = (Server::node(binary, redis.address)?, Server::node(binary, redis.address)?);
-        let c = Server::node(binary, proxy.address)?;
-        Ok(Self { redis, a, b, proxy, _c: c })
+        let c = Server::node(binary, to_c.address)?;
+        Ok(Self { a, others: Some(Others { b, _c: c, to_c, redis }) })
+    }
+
+    /// Where the subscribers connect to.
+    fn subscribed(&self, place: Place) -> SocketAddr {
+        match &self.others {
+            Some(others) if place == Place::AnotherNode => others.b.address,
+            _ => self.a.address,
+        }
     }
 
     /// What was used so far.
     fn usage(&self) -> anyhow::Result<Usage> {
+        let Some(Others { b, to_c, redis, .. }) = &self.others else {
+            return Ok(Usage { nodes_cpu: self.a.cpu()?, ..Usage::default() });
+        };
         Ok(Usage {
-            nodes_cpu: self.a.cpu()? + self.b.cpu()?,
-            redis_cpu: self.redis.cpu()?,
-            sent_bytes: self.redis.sent_bytes()?,
-            to_c_bytes: self.proxy.returned_bytes(),
+            nodes_cpu: self.a.cpu()? + b.cpu()?,
+            redis_cpu: redis.cpu()?,
+            sent_bytes: redis.sent_bytes()?,
+            to_c_bytes: to_c.returned_bytes(),
         })
     }
 
@@ -123,28 +153,24 @@ impl Load {
         f64::from(self.events) * f64::from(self.subscribers / self.channels)
     }
 
-    fn measure(&self, binary: &Path, on: On) -> anyhow::Result<Figures> {
-        let cluster = Cluster::start(binary)?;
-        let subscribed = match on {
-            On::A => &cluster.a,
-            On::B => &cluster.b,
-        };
+    fn measure(&self, binary: &Path, place: Place) -> anyhow::Result<Figures> {
+        let nodes = Nodes::start(binary, place)?;
         let names: Vec<String> = (0..self.channels).map(|number| format!("load-{number:05}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let frame = |name: &&str| Ok(wire::event_frame(&ChannelName::parse(name, 164)?, BYTES));
         let frames = names.iter().map(frame).collect::<anyhow::Result<Vec<_>>>()?;
-        let requests = names.iter().map(|name| wire::trigger_request(cluster.a.address, name, BYTES)).collect();
-        let mut subscribers = Subscribers::connect(subscribed.address, self.subscribers as usize, &names)?;
+        let requests = names.iter().map(|name| wire::trigger_request(nodes.a.address, name, BYTES)).collect();
+        let mut subscribers = Subscribers::connect(nodes.subscribed(place), self.subscribers as usize, &names)?;
 
         thread::sleep(SETTLE);
-        let before = cluster.usage()?;
-        thread::sleep(self.period());
-        let at_rest = cluster.usage_since(before)?;
+        let before = nodes.usage()?;
+        thread::sleep(REST);
+        let at_rest = nodes.usage_since(before)?;
 
-        let mut backend = Backend::connect(cluster.a.address, requests)?;
-        let before = cluster.usage()?;
+        let mut backend = Backend::connect(nodes.a.address, requests)?;
+        let before = nodes.usage()?;
         let latencies = self.latencies(&mut backend, &mut subscribers, &frames)?;
-        let busy = cluster.usage_since(before)?;
+        let busy = nodes.usage_since(before)?;
         subscribers.expect_silence(SILENCE)?;
         let at = |share: f64| latencies.get((latencies.len() as f64 * share) as usize).copied().unwrap_or_default();
         Ok(Figures { median: at(0.5), p99: at(0.99), busy, at_rest })
@@ -178,22 +204,22 @@ impl Load {
         Ok(latencies)
     }
 
-    /// The rows of the table: what, and the figure. Of CPU, what is used at rest does not count.
-    fn rows(&self, figures: &Figures) -> [(&'static str, f64); 7] {
+    /// The rows of the table: what, and the figure. What is used at rest does not count.
+    fn rows(&self, figures: &Figures) -> [(&'static str, f64); ROWS] {
+        let Figures { median, p99, busy, at_rest } = figures;
         let us = |time: Duration| time.as_secs_f64() * 1e6;
-        let (busy, at_rest, events) = (&figures.busy, &figures.at_rest, f64::from(self.events));
-        let nodes = us(busy.nodes_cpu.saturating_sub(at_rest.nodes_cpu));
-        let redis = us(busy.redis_cpu.saturating_sub(at_rest.redis_cpu));
+        let (events, rests) = (f64::from(self.events), self.period().as_secs_f64() / REST.as_secs_f64());
+        let nodes = us(busy.nodes_cpu) - us(at_rest.nodes_cpu) * rests;
+        let redis = us(busy.redis_cpu) - us(at_rest.redis_cpu) * rests;
         [
-            ("publish to client, median, µs", us(figures.median)),
-            ("publish to client, p99, µs", us(figures.p99)),
-            ("CPU of both nodes per delivery, µs", nodes / self.deliveries()),
-            ("CPU of both nodes per event, µs", nodes / events),
+            ("publish to client, median, µs", us(*median)),
+            ("publish to client, p99, µs", us(*p99)),
+            ("CPU of A and B per delivery, µs", nodes / self.deliveries()),
+            ("CPU of A and B per event, µs", nodes / events),
             ("CPU of Redis per event, µs", redis / events),
-            ("sent by Redis per event, bytes", (busy.sent_bytes - at_rest.sent_bytes) / events),
-            ("CPU of both nodes and Redis at rest, ms a second", {
-                us(at_rest.nodes_cpu + at_rest.redis_cpu) / 1e3 / self.period().as_secs_f64()
-            }),
+            ("sent by Redis per event, bytes", (busy.sent_bytes - at_rest.sent_bytes * rests) / events),
+            ("CPU of A and B at rest, ms a second", us(at_rest.nodes_cpu) / 1e3 / REST.as_secs_f64()),
+            ("CPU of Redis at rest, ms a second", us(at_rest.redis_cpu) / 1e3 / REST.as_secs_f64()),
         ]
     }
 }
@@ -206,56 +232,63 @@ impl fmt::Display for Load {
     }
 }
 
-/// Takes every figure `rounds` times, the two places of the subscribers in turn, and prints the tables; what is under way goes to stderr.
+/// Takes every figure `rounds` times, the places in turn, and prints the tables; what is under way goes to stderr.
 pub(crate) fn run(herald: &Path, rounds: usize, loads: &[Load]) -> anyhow::Result<()> {
-    let mut taken: Vec<Vec<(Figures, Figures)>> = loads.iter().map(|_| Vec::new()).collect();
+    let mut taken: Vec<Vec<[Figures; 3]>> = loads.iter().map(|_| Vec::new()).collect();
     for round in 1..=rounds {
         for (load, taken) in loads.iter().zip(&mut taken) {
-            let same = load.measure(herald, On::A).context("subscribers on node A")?;
-            let other = load.measure(herald, On::B).context("subscribers on node B")?;
-            eprintln!("round {round} of {rounds}: {load}: same node {same:?}, another node {other:?}");
-            taken.push((same, other));
+            let measure = |place| load.measure(herald, place).with_context(|| format!("{load}, {place:?}"));
+            let [alone, same, another] = PLACES.map(measure);
+            let figures = [alone?, same?, another?];
+            eprintln!("round {round} of {rounds}: {load}: {figures:?}");
+            taken.push(figures);
         }
     }
     println!("{}", report::machine()?);
     for (load, taken) in loads.iter().zip(&taken) {
-        println!("\n| {load} | same node | another node | added | another ÷ same |");
-        println!("|---|---|---|---|---|");
-        let pairs: Vec<_> = taken.iter().map(|(same, other)| (load.rows(same), load.rows(other))).collect();
-        for (position, what) in load.rows(&taken.first().context("nothing was measured")?.0).iter().enumerate() {
-            let of = |rows: &[(&str, f64); 7]| rows.get(position).map_or(f64::NAN, |(_, figure)| *figure);
-            let pairs: Vec<(f64, f64)> = pairs.iter().map(|(same, other)| (of(same), of(other))).collect();
-            println!("| {} | {} |", what.0, row(&pairs).context("nothing was measured")?);
+        println!("\n| {load} | alone | A to A | A to B | A to B − A to A | A to B ÷ A to A | A to B ÷ alone |");
+        println!("|---|---|---|---|---|---|---|");
+        let rounds: Vec<_> = taken.iter().map(|places| places.map(|figures| load.rows(&figures))).collect();
+        for position in 0..ROWS {
+            let of = |rows: [(&'static str, f64); ROWS]| rows.get(position).map_or(f64::NAN, |(_, figure)| *figure);
+            let figures: Vec<[f64; 3]> = rounds.iter().map(|places| places.map(of)).collect();
+            let what = rounds.first().and_then(|[rows, ..]| rows.get(position)).map_or("", |(what, _)| what);
+            println!("| {what} | {} |", row(&figures).context("nothing was measured")?);
         }
     }
-    println!("\n| sent by Redis to node C, which has no clients | nothing is published | A publishes to B | for |");
-    println!("|---|---|---|---|");
+    println!("\n| sent by Redis to node C, which has no clients | at rest for {REST:?} | while A publishes to B |");
+    println!("|---|---|---|");
     for (load, taken) in loads.iter().zip(&taken) {
-        let of = |figure: fn(&Figures) -> u64| {
-            show(&taken.iter().map(|(_, other)| figure(other) as f64).collect::<Vec<_>>(), 0)
+        let of = |usage: fn(&Figures) -> Usage| {
+            let bytes = taken.iter().map(|[.., another]| usage(another).to_c_bytes as f64).collect();
+            show(bytes, 0).context("nothing was measured")
         };
-        let (at_rest, meanwhile) = (of(|figures| figures.at_rest.to_c_bytes), of(|figures| figures.busy.to_c_bytes));
-        let (at_rest, meanwhile) =
-            (at_rest.context("nothing was measured")?, meanwhile.context("nothing was measured")?);
-        println!("| {load} | {at_rest} bytes | {meanwhile} bytes | {:.0} s each |", load.period().as_secs_f64());
+        let (at_rest, busy) = (of(|figures| figures.at_rest)?, of(|figures| figures.busy)?);
+        println!("| {load} | {at_rest} bytes | {busy} bytes in {:?} |", load.period());
     }
     Ok(())
 }
 
-/// Both places, and the difference and the ratio within a round.
-fn row(pairs: &[(f64, f64)]) -> Option<String> {
-    let each =
-        |figure: fn(f64, f64) -> f64| pairs.iter().map(|(same, other)| figure(*same, *other)).collect::<Vec<_>>();
-    let digits = if pairs.iter().any(|(same, _)| *same > 100.0) { 0 } else { 1 };
-    let (same, other) = (show(&each(|same, _| same), digits)?, show(&each(|_, other| other), digits)?);
-    let (added, ratio) =
-        (show(&each(|same, other| other - same), digits)?, show(&each(|same, other| other / same), 2)?);
-    Some(format!("{same} | {other} | {added} | {ratio}"))
+/// The three places, and what two of them come to within a round.
+fn row(rounds: &[[f64; 3]]) -> Option<String> {
+    let digits = if rounds.iter().flatten().any(|figure| *figure > 100.0) { 0 } else { 1 };
+    let cell = |digits, figure: fn(&[f64; 3]) -> f64| show(rounds.iter().map(figure).collect(), digits);
+    let cells = [
+        cell(digits, |[alone, ..]| *alone)?,
+        cell(digits, |[_, same, _]| *same)?,
+        cell(digits, |[.., another]| *another)?,
+        cell(digits, |[_, same, another]| another - same)?,
+        cell(2, |[_, same, another]| another / same)?,
+        cell(2, |[alone, _, another]| another / alone)?,
+    ];
+    Some(cells.join(" | "))
 }
 
-fn show(readings: &[f64], digits: usize) -> Option<String> {
-    let Readings { median, least, most } = Readings::of(readings.to_vec())?;
-    Some(format!("{median:.digits$} ({least:.digits$}–{most:.digits$})"))
+/// The median, the smallest and the largest; what there is none of is a dash.
+fn show(readings: Vec<f64>, digits: usize) -> Option<String> {
+    let Readings { median, least, most } = Readings::of(readings)?;
+    let is_none = !median.is_finite() || (least == 0.0 && most == 0.0);
+    Some(if is_none { "–".to_owned() } else { format!("{median:.digits$} ({least:.digits$}–{most:.digits$})") })
 }
 
 #[cfg(test)]
@@ -272,8 +305,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_added_within_a_round() {
-        let row = row(&[(10.0, 12.0), (20.0, 30.0), (10.0, 11.0)]).unwrap();
-        assert_eq!(row, "10.0 (10.0–20.0) | 12.0 (11.0–30.0) | 2.0 (1.0–10.0) | 1.20 (1.10–1.50)");
+    fn a_difference_and_a_ratio_are_taken_within_a_round() {
+        let cells = row(&[[5.0, 10.0, 12.0], [5.0, 20.0, 30.0], [5.0, 10.0, 11.0]]).unwrap();
+        assert!(cells.ends_with("| 2.0 (1.0–10.0) | 1.20 (1.10–1.50) | 2.40 (2.20–6.00)"), "{cells}");
+    }
+
+    #[test]
+    fn what_there_is_none_of_is_a_dash() {
+        assert_eq!(row(&[[0.0, 1.0, 1.0]]).unwrap(), "– | 1.0 (1.0–1.0) | 1.0 (1.0–1.0) | – | 1.00 (1.00–1.00) | –");
     }
 }

@@ -54,7 +54,7 @@ enum Command {
         #[command(flatten)]
         scenario: Memory,
     },
-    /// What a second node adds: subscribers on the node that publishes, and on another; starts a redis-server
+    /// What several nodes add: subscribers on one node alone, on the node of a cluster that publishes, on another; starts a redis-server
     Cluster {
         #[command(flatten)]
         runs: Runs,
