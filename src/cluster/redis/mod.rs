@@ -1,6 +1,6 @@
 //! Many nodes that share one Redis: a single one, what the Sentinels call the master, or a Redis Cluster.
 //!
-//! Everything lies in buckets ([`bucket`]), and start at `session::run`: while a bucket's server ([`servers`]) can be reached, a session
+//! Everything lies in buckets (`bucket`), and start at `session::run`: while a bucket's server (`servers`) can be reached, a session
 //! keeps this node in the bucket: `registry` brings what the hub says has changed into Redis and its answers back, `inbound` hands other
 //! nodes' events to the hub, `owner` does what one node does for all (due departures, dead nodes, webhooks). When it breaks, another session
 //! begins with everything registered anew. Here is what does not need to wait in a line: publishing and asking. Always: what a node tells is
