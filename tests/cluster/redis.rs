@@ -118,7 +118,8 @@ impl Redis {
     }
 }
 
-fn make_certificate(folder: &TempDir) {
+/// A certificate of this machine's and its key: `cert.pem` and `key.pem` in the folder.
+pub(crate) fn make_certificate(folder: &TempDir) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
     std::fs::write(folder.path().join("cert.pem"), made.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), made.signing_key.serialize_pem()).unwrap();

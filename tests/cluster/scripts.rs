@@ -234,3 +234,32 @@ async fn what_finds_no_room_in_the_stream_of_webhooks_is_counted_once() {
         assert_eq!(bucket.call::<(usize, u64)>(&due, &["n1", "200"]).await.unwrap(), (0, dropped));
     }
 }
+
+#[tokio::test]
+async fn what_stands_under_a_node_s_id_is_told_to_it_and_what_no_list_names_counts_as_lost() {
+    type Page = (String, Vec<(String, usize, u64, u64, Vec<(String, usize)>)>);
+    let mut bucket = Bucket::with(&["n1", "n2"]).await;
+    bucket.presence("n1", "3", &["ann", "2", "{}", "bob", "1", "{}"]).await;
+    bucket.presence("n2", "1", &["ann", "1", "{}"]).await;
+    bucket.channel("n1", "a", "2", &[]).await.unwrap();
+    bucket.call::<u8>(&script!("user"), &["n1", "app", "ann", "2", GRACE_MS]).await.unwrap();
+    let audit = script!("audit");
+    let (cursor, mut entries): Page = bucket.call(&audit, &["n1", "0", "100"]).await.unwrap();
+    entries.sort();
+    let found: Vec<_> = entries.iter().map(|(entry, count, ..)| (entry.as_str(), *count)).collect();
+    assert_eq!(cursor, "0", "there is no further page");
+    assert_eq!(found, [("c\0app\0a", 2), ("c\0app\0presence-a", 3), ("u\0app\0ann", 2)]);
+    let (_, _, epoch, seq, mut users) = entries.swap_remove(1);
+    users.sort();
+    assert!(epoch > 0);
+    assert_eq!((seq, users), (2, vec![("ann".to_owned(), 2), ("bob".to_owned(), 1)]));
+
+    bucket.ask::<usize>("ZREM {t}:channels:app a").await;
+    bucket.ask::<usize>("HDEL {t}:ch:app:presence-a:members bob").await;
+    let (_, mut entries): Page = bucket.call(&audit, &["n1", "0", "100"]).await.unwrap();
+    entries.sort();
+    assert_eq!(entries[0].1, 0, "the list of channels does not name it");
+    assert!(entries[1].4.contains(&("bob".to_owned(), 0)), "the list of members does not name him: {entries:?}");
+    let fenced = bucket.call::<Page>(&audit, &["n3", "0", "100"]).await.unwrap_err();
+    assert_eq!(fenced.code(), Some("FENCED"));
+}

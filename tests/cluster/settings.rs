@@ -6,6 +6,7 @@ use crate::events::once;
 use crate::nodes::{IMPATIENT, Nodes, health, refusal, until};
 use crate::receiver::Receiver;
 use crate::redis::Redis;
+use crate::shards::Shards;
 use crate::support::{Client, Herald};
 
 async fn subscriber(node: &Herald) -> Client {
@@ -77,6 +78,14 @@ async fn the_documented_user_may_do_all_that_is_needed() {
 async fn an_encrypted_redis_is_believed_when_its_certificate_is() {
     let redis = Redis::with_tls();
     let (url, certificate) = (redis.url(), redis.certificate());
+    let nodes = Nodes::start_in(&[&url, &url], "", &[("SSL_CERT_FILE", &certificate)]).await;
+    are_one(&nodes).await;
+}
+
+#[tokio::test]
+async fn an_encrypted_redis_cluster_is_believed_when_its_certificate_is() {
+    let shards = Shards::with_tls().await;
+    let (url, certificate) = (shards.url(), shards.certificate());
     let nodes = Nodes::start_in(&[&url, &url], "", &[("SSL_CERT_FILE", &certificate)]).await;
     are_one(&nodes).await;
 }

@@ -3,7 +3,10 @@
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use crate::nodes::LOOK;
+use crate::redis::make_certificate;
 use crate::server::Server;
 use crate::support::DEADLINE;
 
@@ -18,7 +21,16 @@ const AGAIN: Duration = Duration::from_secs(6);
 #[derive(Debug)]
 pub(crate) struct Shards {
     servers: Vec<Server>,
-    password: Option<&'static str>,
+    access: Access,
+    certificate: TempDir,
+}
+
+/// Who is let in, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Access {
+    Open,
+    Password(&'static str),
+    Tls,
 }
 
 /// What a server says of one of them.
@@ -43,29 +55,49 @@ pub(crate) struct Move {
 impl Shards {
     /// Lets everybody in.
     pub(crate) async fn start() -> Self {
-        Self::with(None).await
+        Self::with(Access::Open).await
     }
 
     /// Wants this password from whoever comes.
     pub(crate) async fn with_password(password: &'static str) -> Self {
-        Self::with(Some(password)).await
+        Self::with(Access::Password(password)).await
+    }
+
+    /// Speaks TLS only, also among its servers, with a certificate that only who has read [`Self::certificate`] believes.
+    pub(crate) async fn with_tls() -> Self {
+        Self::with(Access::Tls).await
     }
 
     /// Each master has a third of the slots.
-    async fn with(password: Option<&'static str>) -> Self {
-        let login = password.map_or(vec![], |password| vec!["-a", password]);
-        let access =
-            password.map_or(String::new(), |password| format!("requirepass {password}\nmasterauth {password}\n"));
+    async fn with(access: Access) -> Self {
+        let certificate = tempfile::tempdir().unwrap();
+        make_certificate(&certificate);
+        let [cert, key] = ["cert.pem", "key.pem"].map(|file| certificate.path().join(file).display().to_string());
+        let login: Vec<&str> = match access {
+            Access::Open => vec![],
+            Access::Password(password) => vec!["-a", password],
+            Access::Tls => vec!["--tls", "--cacert", &cert],
+        };
+        let listen = |port: u16| match access {
+            Access::Open => format!("port {port}"),
+            Access::Password(password) => format!("port {port}\nrequirepass {password}\nmasterauth {password}"),
+            Access::Tls => format!(
+                "port 0\ntls-port {port}\ntls-cluster yes\ntls-replication yes\ntls-auth-clients no\n\
+                 tls-cert-file {cert}\ntls-key-file {key}\ntls-ca-cert-file {cert}"
+            ),
+        };
         let start = |_| {
             Server::start(tempfile::tempdir().unwrap(), &[], &login, |port| {
                 format!(
-                    "port {port}\nsave \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\n\
+                    "{}\nsave \"\"\nappendonly no\nrepl-diskless-sync-delay 0\ncluster-enabled yes\n\
                      cluster-node-timeout 2000\ncluster-require-full-coverage no\ncluster-allow-replica-migration no\n\
-                     cluster-replica-validity-factor 0\n{access}"
+                     cluster-replica-validity-factor 0\n",
+                    listen(port)
                 )
             })
         };
-        let shards = Self { servers: (0..2 * SHARDS).map(start).collect(), password };
+        let servers = (0..2 * SHARDS).map(start).collect();
+        let shards = Self { servers, access, certificate };
         for (position, server) in shards.servers.iter().enumerate() {
             // Each another, so that they need not agree on it first.
             shards.done(position, &["CLUSTER", "SET-CONFIG-EPOCH", &(position + 1).to_string()]);
@@ -97,8 +129,17 @@ impl Shards {
 
     /// Where Herald finds it, once it has asked one of these two.
     pub(crate) fn url(&self) -> String {
-        let access = self.password.map_or(String::new(), |password| format!(":{password}@"));
-        format!("redis-cluster://{access}127.0.0.1:{},127.0.0.1:{}", self.servers[0].port, self.servers[4].port)
+        let (scheme, access) = match self.access {
+            Access::Open => ("redis-cluster", String::new()),
+            Access::Password(password) => ("redis-cluster", format!(":{password}@")),
+            Access::Tls => ("rediss-cluster", String::new()),
+        };
+        format!("{scheme}://{access}127.0.0.1:{},127.0.0.1:{}", self.servers[0].port, self.servers[4].port)
+    }
+
+    /// The file with the certificate that its clients must believe.
+    pub(crate) fn certificate(&self) -> String {
+        self.certificate.path().join("cert.pem").display().to_string()
     }
 
     /// The slot of a key.
@@ -173,7 +214,9 @@ impl Shards {
         }
         let to = self.servers[moved.to].port.to_string();
         let mut command = vec!["MIGRATE", "127.0.0.1", &to, "", "0", "5000"];
-        command.extend(self.password.iter().flat_map(|password| ["AUTH", password]));
+        if let Access::Password(password) = &self.access {
+            command.extend(["AUTH", password]);
+        }
         command.push("KEYS");
         command.extend(keys.lines());
         let answer = from.cli(&command);
