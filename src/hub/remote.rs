@@ -243,6 +243,8 @@ impl Channel {
     pub fn unconfirm(&self) {
         if let Some(remote) = &mut self.state.lock().remote {
             (remote.confirmed, remote.stale) = (false, true);
+            // What another server had counted up to may never be reached on the next.
+            remote.waiting.iter_mut().for_each(|waiting| waiting.until = None);
         }
     }
 
@@ -348,5 +350,41 @@ impl State {
             missed |= met_empty_cache;
         }
         missed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use herald_protocol::{ChannelName, SocketId};
+
+    use super::*;
+    use crate::apps::Apps;
+    use crate::config::AppOptions;
+    use crate::hub::client::Client;
+    use crate::hub::queue::{Bounds, Queue};
+
+    #[test]
+    fn who_waited_for_more_than_the_next_server_has_counted_is_answered_all_the_same() {
+        let name = ChannelName::parse("presence-room", 200).unwrap();
+        let channel = Arc::new(Channel::new(name, Some(Box::default())));
+        let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
+        let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
+        let client = Arc::new(Client { socket_id: SocketId::from_random(1), app, queue });
+        let user_id = UserId::parse("ann").unwrap();
+        let member = MemberData { user_id: user_id.clone(), user_info: "{}".into() };
+        assert!(channel.enter(&client, Some(member), |_| {}).is_ok());
+        let confirm = |seq: u64, list: Option<HashMap<UserId, Box<str>>>| {
+            let number = channel.wanted(&HashMap::new()).number;
+            let version = Version { epoch: 5, seq };
+            let confirmed = Confirmed { version, refused: HashSet::new(), list, kept: None };
+            channel.confirm(number, confirmed, Duration::ZERO, || {});
+            client.queue.depth().0
+        };
+        assert_eq!(confirm(100, None), 0, "the event with that number is still to come");
+        channel.unconfirm();
+        let list = HashMap::from([(user_id, Box::from("{}"))]);
+        assert_eq!(confirm(90, Some(list)), 1, "answered");
     }
 }

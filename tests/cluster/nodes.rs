@@ -164,13 +164,23 @@ pub(crate) async fn members(api: &Api, channel: &str) -> Value {
 
 /// Asks again and again until the answer is this.
 pub(crate) async fn until_equal<T: PartialEq + std::fmt::Debug>(expected: &T, what: &str, ask: impl AsyncFn() -> T) {
+    until_equal_within(DEADLINE, expected, what, ask).await;
+}
+
+/// The same for what takes its time.
+pub(crate) async fn until_equal_within<T: PartialEq + std::fmt::Debug>(
+    deadline: Duration,
+    expected: &T,
+    what: &str,
+    ask: impl AsyncFn() -> T,
+) {
     let start = Instant::now();
     loop {
         let found = ask().await;
         if found == *expected {
             return;
         }
-        assert!(start.elapsed() < DEADLINE, "{what} should become {expected:?}, and is {found:?}");
+        assert!(start.elapsed() < deadline, "{what} should become {expected:?}, and is {found:?}");
         tokio::time::sleep(LOOK).await;
     }
 }
