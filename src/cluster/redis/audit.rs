@@ -103,8 +103,7 @@ impl Audit {
         for (app, user) in self.users.drain() {
             bucket.changes.user(&app, &user);
         }
-        let apps = bucket.common.node.rooms().map(|room| room.app.id());
-        apps.filter(|app| bucket.keys.hold(app, "")).for_each(|app| bucket.changes.connections(app));
+        bucket.note_connections();
         if self.differences > 0 {
             let (bucket, told) = (bucket.keys.bucket(), std::mem::take(&mut self.differences));
             tracing::warn!(bucket, told, "Redis did not hold what it should; these channels and users are told again");

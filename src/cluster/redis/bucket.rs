@@ -29,6 +29,9 @@ use crate::config::ClusterOptions;
 use crate::hub::{Node, Occupancy};
 use crate::metrics;
 
+/// Channels that are read at once for a list of all.
+const PAGE: usize = 1_000;
+
 /// See the module.
 pub(super) struct Bucket {
     pub(super) keys: Keys,
@@ -62,7 +65,8 @@ pub(super) struct Link {
     /// The node's id there; each bucket knows it by another.
     pub(super) node: String,
     pub(super) connection: MultiplexedConnection,
-    /// Cancelled when its session is over: whoever waits for an answer does not wait in vain, and knows before the next session begins.
+    /// Cancelled when its session is over, and ends it when a command is not answered: whoever waits for an answer does not wait in vain,
+    /// and knows before the next session begins.
     pub(super) over: CancellationToken,
     /// When the server has last told its time, and which it was, in µs.
     clock: Mutex<(Instant, u64)>,
@@ -78,8 +82,11 @@ impl Link {
         let done = self.over.run_until_cancelled(work).await;
         let done = done.unwrap_or_else(|| Err((ErrorKind::Io, "the connection was given up").into()));
         metrics::REDIS_ROUND_TRIP.record(start.elapsed());
-        if done.is_err() {
+        if let Err(error) = &done {
             metrics::REDIS_ERRORS.increment(1);
+            if is_unanswered(error) {
+                self.over.cancel();
+            }
         }
         done
     }
@@ -120,6 +127,12 @@ impl Bucket {
     /// Whether it is the one for this user.
     pub(super) fn holds_user(&self, app: &str, user: &UserId) -> bool {
         self.keys.hold(app, user.as_str())
+    }
+
+    /// Notes that the connections of all apps that are counted here have to be told.
+    pub(super) fn note_connections(&self) {
+        let apps = self.common.node.rooms().map(|room| room.app.id());
+        apps.filter(|app| self.keys.hold(app, "")).for_each(|app| self.changes.connections(app));
     }
 
     /// Runs a script; `arguments` adds them behind the bucket's keys.
@@ -172,8 +185,8 @@ impl Bucket {
             call.arg(app.id()).arg(event.channel.as_str()).arg(header).arg(text);
             call.arg(ttl.to_string()).arg(&request).arg(position).arg(link.deadline_us().to_string());
         });
-        let number = published.await.inspect_err(|_| {
-            if event.once.is_some() {
+        let number = published.await.inspect_err(|error| {
+            if event.once.is_some() && is_unanswered(error) {
                 self.unsure.published(app, event, text, request.clone(), position);
             }
         })?;
@@ -221,13 +234,8 @@ impl Bucket {
         Ok(occupancies)
     }
 
-    /// The occupied channels that it holds and whose names begin with `prefix`, sorted, in pages of `page`.
-    pub(super) async fn channels(
-        &self,
-        app: &App,
-        prefix: &str,
-        page_size: usize,
-    ) -> Result<Vec<(ChannelName, Occupancy)>, Unreachable> {
+    /// The occupied channels that it holds and whose names begin with `prefix`, sorted.
+    pub(super) async fn channels(&self, app: &App, prefix: &str) -> Result<Vec<(ChannelName, Occupancy)>, Unreachable> {
         let link = self.link()?;
         let (mut found, mut from) = (Vec::new(), format!("[{prefix}"));
         // Above every name with this prefix: names are ASCII.
@@ -239,7 +247,7 @@ impl Bucket {
                 .arg(&to)
                 .arg("LIMIT")
                 .arg(0)
-                .arg(page_size)
+                .arg(PAGE)
                 .to_owned();
             let page: Vec<String> = self.command(&link, &range).await.map_err(unknown)?;
             let names: Vec<ChannelName> = page.iter().filter_map(|name| ChannelName::parse(name, 200).ok()).collect();
@@ -247,7 +255,7 @@ impl Bucket {
             let occupied = names.into_iter().zip(occupancies).filter(|(_, occupancy)| occupancy.subscription_count > 0);
             found.extend(occupied);
             match page.last() {
-                Some(last) if page.len() == page_size => from = format!("({last}"),
+                Some(last) if page.len() == PAGE => from = format!("({last}"),
                 _ => return Ok(found),
             }
         }
@@ -282,6 +290,11 @@ impl Bucket {
         .await
         .map_err(unknown)
     }
+}
+
+/// Whether Redis said nothing, so that it may have done what it was asked. What it refuses it has not done.
+pub(super) fn is_unanswered(error: &RedisError) -> bool {
+    error.is_io_error()
 }
 
 /// Whether it was done cannot be known: the command was written, or may have been.

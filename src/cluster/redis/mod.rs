@@ -44,7 +44,7 @@ use crate::hub::channel::{Change, Channel, Keep};
 use crate::hub::{Frame, Kept, Node, Occupancy};
 use crate::limits::Refused;
 use crate::metrics;
-use bucket::{Bucket, Common, unknown};
+use bucket::{Bucket, Common, is_unanswered, unknown};
 use keys::{Keys, Topic, bucket_of};
 use scripts::Scripts;
 use servers::Servers;
@@ -54,8 +54,6 @@ use unsure::End;
 const ANSWER: Duration = Duration::from_secs(2);
 /// How long a departure is held back, so that a page's reload goes unnoticed.
 const GRACE_MS: u64 = 3_000;
-/// Channels that are read at once for a list of all.
-const PAGE: usize = 1_000;
 /// How long a request under an idempotency key may run before another may try.
 const RUN_FOR: Duration = Duration::from_secs(30);
 /// How often it is looked whether the first of them is done.
@@ -220,7 +218,7 @@ impl Cluster for Redis {
     }
 
     async fn channels(&self, app: &App, prefix: &str) -> Result<Vec<(ChannelName, Occupancy)>, Unreachable> {
-        let asked = self.buckets.iter().map(|bucket| bucket.channels(app, prefix, PAGE));
+        let asked = self.buckets.iter().map(|bucket| bucket.channels(app, prefix));
         let mut found: Vec<_> = try_join_all(asked).await?.into_iter().flatten().collect();
         found.sort_unstable_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
         Ok(found)
@@ -306,8 +304,10 @@ impl Cluster for Redis {
                 call.arg(RUN_FOR.as_millis().to_string());
             });
             let answer = asked.await.map_err(|error| {
-                // It may have become the first after all; it will not run.
-                bucket.unsure.ended(End { app: app.id().to_owned(), request: hex(&scope), answer: None });
+                if is_unanswered(&error) {
+                    // It may have become the first after all; it will not run.
+                    bucket.unsure.ended(End { app: app.id().to_owned(), request: hex(&scope), answer: None });
+                }
                 unknown(error)
             })?;
             match answer.split_first() {

@@ -204,8 +204,7 @@ impl Registry {
 
     /// Notes everything that Redis may hold as changed.
     pub(super) fn note_held(&self, bucket: &Bucket) {
-        let apps = bucket.common.node.rooms().map(|room| room.app.id());
-        apps.filter(|app| bucket.keys.hold(app, "")).for_each(|app| bucket.changes.connections(app));
+        bucket.note_connections();
         self.channels.keys().for_each(|(app, channel)| bucket.changes.channel(app, channel, true));
         self.users.keys().for_each(|(app, user)| bucket.changes.user(app, user));
     }

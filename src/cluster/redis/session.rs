@@ -38,6 +38,8 @@ pub(super) enum Ended {
     Redis(#[from] RedisError),
     #[error("{0}")]
     NotFound(String),
+    #[error("Redis did not answer a command")]
+    Unanswered,
     #[error("the connection for subscriptions was closed")]
     Unsubscribed,
     #[error("nothing comes back on the connection for subscriptions")]
@@ -97,6 +99,7 @@ async fn session(bucket: &Arc<Bucket>, registry: &mut Registry, before: &mut Bef
             registry.note_held(bucket);
             tokio::select! {
                 ended = registry.keep_up(bucket, &link, &subscriptions) => ended,
+                () = link.over.cancelled() => Ended::Unanswered,
                 Some(ended) = tasks.join_next() => ended.unwrap_or_else(|error| Ended::Panicked(error.to_string())),
             }
         }
