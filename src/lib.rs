@@ -17,5 +17,6 @@ pub mod metrics;
 pub mod outgoing;
 pub mod parts;
 pub mod server;
+pub mod store;
 pub mod tls;
 pub mod webhooks;

@@ -1,0 +1,1 @@
+//! Postgres (section 8.3).
