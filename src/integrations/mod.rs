@@ -1,0 +1,6 @@
+//! Third parties, a small room each: what comes from them is verified and parsed here, what goes to them is built here.
+//!
+//! Not here: what follows from it (`http::inbound`), how a request leaves the process (`outgoing`).
+
+pub mod clerk;
+pub mod standard_webhooks;
