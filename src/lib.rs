@@ -11,6 +11,7 @@ pub mod connection;
 pub mod due;
 pub mod http;
 pub mod hub;
+pub mod identity;
 pub mod integrations;
 pub mod limits;
 pub mod listener;
