@@ -134,6 +134,13 @@ impl Apps {
         self.by_key.get(key).cloned()
     }
 
+    /// The app, if there is just one.
+    #[must_use]
+    pub fn only(&self) -> Option<Arc<App>> {
+        let mut all = self.iter();
+        all.next().filter(|_| all.next().is_none()).cloned()
+    }
+
     /// Every app.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<App>> {
         self.by_id.values()

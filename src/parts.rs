@@ -10,6 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::apps::Apps;
 use crate::config::Config;
 use crate::hub::Hub;
+use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::webhooks::Webhooks;
 
@@ -24,6 +25,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// What goes to the apps' backends.
     pub webhooks: Webhooks,
+    /// Who says who users are, if anybody does.
+    pub identity: Option<Provider>,
     /// The clients' tasks.
     pub connections: TaskTracker,
     /// Places for clients on this node, if there is a limit.

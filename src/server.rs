@@ -20,6 +20,7 @@ use crate::cluster::redis::Redis;
 use crate::config::Config;
 use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
+use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
 use crate::parts::Parts;
@@ -61,7 +62,8 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let webhooks = Webhooks::start(&apps, &outgoing::client()?, &config.server.data_dir);
+    let client = outgoing::client()?;
+    let webhooks = Webhooks::start(&apps, &client, &config.server.data_dir);
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {
         None => Arc::new(Local::new(Arc::clone(&node))),
@@ -78,6 +80,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
+        identity: Provider::new(&config, &client),
         ready: AtomicBool::new(true),
         config,
         apps,

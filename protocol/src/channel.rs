@@ -168,6 +168,14 @@ impl ChannelName {
         self.kind
     }
 
+    /// The name without the prefix of its kind.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        let prefix =
+            ChannelKind::PREFIXES.iter().find(|(_, kind)| *kind == self.kind).map_or("", |(prefix, _)| *prefix);
+        self.text.strip_prefix(prefix).unwrap_or_default()
+    }
+
     /// The user whom a server-to-user channel reaches.
     #[must_use]
     pub fn user(&self) -> Option<&str> {

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod client;
 pub mod close;
 pub mod json;
+pub mod segment;
 pub mod server;
 pub mod signature;
 pub mod socket_id;

@@ -66,7 +66,7 @@ fn described() -> Vec<Described> {
 }
 
 fn is_list(path: &str) -> bool {
-    matches!(path, "apps" | "apps.keys" | "apps.webhooks")
+    matches!(path, "apps" | "apps.keys" | "apps.webhooks" | "auth.rules")
 }
 
 fn comment(text: &str) -> String {
@@ -129,6 +129,7 @@ mod tests {
         let mut all = load([], Some(file.path().into())).unwrap_or_else(|error| panic!("{error}\n{text}")).config;
         all.apps[0].keys.clear();
         all.apps[0].webhooks.clear();
+        all.auth.rules.clear();
         let nothing = load([], None).unwrap();
         assert_eq!(effective(&all), effective(&nothing.config));
     }

@@ -8,6 +8,13 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("HERALD_APP_KEY", &["PUSHER_KEY", "PUSHER_APP_KEY", "SOKETI_DEFAULT_APP_KEY", "REVERB_APP_KEY"]),
     ("HERALD_APP_SECRET", &["PUSHER_SECRET", "PUSHER_APP_SECRET", "SOKETI_DEFAULT_APP_SECRET", "REVERB_APP_SECRET"]),
     ("HERALD_CLUSTER_REDIS_URL", &["REDIS_URL"]),
+    ("HERALD_AUTH_JWT_KEY", &["CLERK_JWT_KEY", "CLERK_PEM_PUBLIC_KEY"]),
+    ("HERALD_AUTH_PUBLISHABLE_KEY", &["CLERK_PUBLISHABLE_KEY", "NEXT_PUBLIC_CLERK_PUBLISHABLE_KEY"]),
+    ("HERALD_AUTH_ISSUER", &["HERALD_CLERK_ISSUER"]),
+    ("HERALD_AUTH_AUTHORIZED_PARTIES", &["HERALD_CLERK_AUTHORIZED_PARTIES", "NEXT_PUBLIC_APP_URL"]),
+    ("HERALD_AUTH_ALLOW_TEMPLATE_TOKENS", &["HERALD_CLERK_ALLOW_TEMPLATE_TOKENS"]),
+    ("HERALD_AUTH_ALLOWED_ORIGINS", &["HERALD_ALLOWED_ORIGINS"]),
+    ("HERALD_AUTH_ENCRYPTION_MASTER_KEY", &["PUSHER_ENCRYPTION_MASTER_KEY_BASE64"]),
     ("HERALD_APP_CLIENT_EVENTS", &["SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES"]),
     ("HERALD_PATH_PREFIX", &["SOKETI_PATH_PREFIX", "REVERB_SERVER_PATH"]),
     ("HERALD_TLS_CERT", &["SOKETI_SSL_CERT"]),
@@ -39,8 +46,9 @@ impl Environment {
     #[must_use]
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut environment = Self::default();
+        let is_foreign = |name: &str| FOREIGN.iter().any(|(_, names)| names.contains(&name));
         let ours = |name: &str| {
-            name == "REDIS_URL"
+            is_foreign(name)
                 || ["HERALD_", "PUSHER_", "SOKETI_", "REVERB_"].iter().any(|prefix| name.starts_with(prefix))
         };
         let mut all: BTreeMap<String, String> =
@@ -70,7 +78,7 @@ impl Environment {
             environment.notes.push(format!("{} is used", listen.origin));
             environment.found.insert("HERALD_LISTEN".to_owned(), listen);
         }
-        let own = all.into_iter().filter(|(name, _)| name.starts_with("HERALD_"));
+        let own = all.into_iter().filter(|(name, _)| name.starts_with("HERALD_") && !is_foreign(name));
         environment.found.extend(own.map(|(name, value)| (name.clone(), Found { value, origin: name })));
         environment
     }

@@ -16,6 +16,9 @@ use toml::Value;
 use url::Url;
 
 use super::redis_url::RedisUrl;
+use crate::identity::Key;
+use crate::identity::publishable_key::PublishableKey;
+use crate::identity::rules::{MasterKey, Pattern};
 
 /// See the module.
 pub trait Kind {
@@ -328,6 +331,40 @@ impl Kind for RedisAddress {
     }
 }
 
+text_kind! { /// Clerk's publishable key.
+Publishable: PublishableKey, "pk_test_… or pk_live_…, as Clerk's dashboard shows it", |text| PublishableKey::parse(text).ok(), ToString::to_string }
+
+text_kind! { /// The exact origin of pages.
+Party: String, "an http:// or https:// URL, whose origin counts",
+|text| {
+    let url: Url = text.parse().ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| url.origin().ascii_serialization())
+}, String::clone }
+
+text_kind! { /// Who signs tokens.
+Issuer: String, "an https:// URL without a slash at its end, exactly as tokens have it",
+|text| {
+    let url: Url = text.parse().ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && !text.ends_with('/')).then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// Names of channels.
+ChannelPattern: Pattern, "the name after its type prefix, where * stands for any and {user_id}, {org_id}, {org_role} and {claims.NAME} for the user's own",
+|text| Pattern::parse(text), ToString::to_string }
+
+text_kind! { /// What holds where nothing else is said.
+Otherwise: AuthDefault, "one of deny and allow", |text| match text {
+    "deny" => Some(AuthDefault::Deny),
+    "allow" => Some(AuthDefault::Allow),
+    _ => None,
+}, |default| format!("{default:?}").to_ascii_lowercase() }
+
+text_kind! { /// A role in an organization.
+Role: String, "1 to 128 characters such as org:admin", |text| {
+    let is_name = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
+    is_name.then(|| text.to_owned())
+}, String::clone }
+
 text_kind! { /// What stands in front of keys.
 KeyPrefix: String, "1 to 64 letters, digits, _, - and .", |text| is_word(text, b"_-.").then(|| text.to_owned()), String::clone }
 
@@ -380,6 +417,52 @@ impl Kind for SecretText {
     }
     fn write(secret: &Secret) -> Option<String> {
         Some(if secret.is("") { "\"\"" } else { "\"***\"" }.to_owned())
+    }
+}
+
+/// The public key of an identity provider. It is no secret, and yet shown to nobody: whoever mixes variables up may have put one there.
+#[derive(Debug)]
+pub struct Pem;
+
+impl Kind for Pem {
+    type Value = Key;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "the PEM of an RSA public key, line breaks as such or as \\n".to_owned()
+    }
+    fn read(value: &Value) -> Option<Key> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Key> {
+        Key::from_pem(text).ok()
+    }
+    fn write(_: &Key) -> Option<String> {
+        Some("\"***\"".to_owned())
+    }
+}
+
+/// 32 bytes that only Herald and the app's backends know.
+#[derive(Debug)]
+pub struct MasterKeyText;
+
+impl Kind for MasterKeyText {
+    type Value = MasterKey;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "32 bytes in base64, such as `openssl rand -base64 32` makes".to_owned()
+    }
+    fn read(value: &Value) -> Option<MasterKey> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<MasterKey> {
+        MasterKey::parse(text)
+    }
+    fn write(_: &MasterKey) -> Option<String> {
+        Some("\"***\"".to_owned())
     }
 }
 
@@ -466,6 +549,15 @@ pub enum WhenUnreachable {
     Reject,
     /// Reaches the clients of the node that got it.
     DeliverLocally,
+}
+
+/// Who may subscribe to a channel about which no rule says anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthDefault {
+    /// Nobody.
+    Deny,
+    /// Everybody who has signed in.
+    Allow,
 }
 
 fn is_word(text: &str, others: &[u8]) -> bool {

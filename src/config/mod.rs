@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use herald_protocol::Secret;
 use toml::Table;
 
-pub use kind::{Listen, LogFormat, WhenUnreachable};
+pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable};
 pub use options::{
-    AppOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, ServerOptions,
-    ShutdownOptions, TlsOptions, WebhookOptions,
+    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, RuleOptions,
+    ServerOptions, ShutdownOptions, TlsOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 
@@ -111,7 +111,8 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
             hint.map(|hint| format!("; did you mean {hint}?")).unwrap_or_default()
         )
     });
-    let warnings = warnings.collect();
+    let mut warnings: Vec<String> = warnings.collect();
+    warnings.extend(likely_mistakes(&config.auth));
     check(&config, is_newcomer, &mut reader);
     let problems = reader.problems;
     if problems.is_empty() { Ok(Loaded { config, notes, warnings, is_newcomer }) } else { Err(Problems(problems)) }
@@ -163,6 +164,26 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
     let [id, key, secret] = NEWCOMER;
     config.apps.push(AppOptions { id: id.to_owned(), key: key.to_owned(), secret: Secret::new(secret), ..app });
     true
+}
+
+/// What is allowed in who users are, and yet seldom meant.
+fn likely_mistakes(auth: &AuthOptions) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let is_on = auth.jwt_key.is_some() || auth.publishable_key.is_some();
+    if is_on && auth.authorized_parties.is_empty() {
+        warnings.push(
+            "auth.authorized_parties is empty: tokens that were made for other pages of the same Clerk instance are accepted; \
+             set HERALD_CLERK_AUTHORIZED_PARTIES to your app's origin"
+                .to_owned(),
+        );
+    }
+    if is_on && auth.default == AuthDefault::Allow {
+        warnings.push(
+            "auth.default is allow: every signed-in user may subscribe to every private and presence channel about which no rule speaks"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 /// What no single option can tell.

@@ -14,12 +14,16 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::kind::{
-    Address, AddressOrOff, AppId, AppKey, Count, File, Flag, Format, Headers, KIB, KeyPrefix, Kind, Level, Listen,
-    LogFormat, MIB, MINUTE, NamePart, Network, Optional, Origin, Prefix, RedisAddress, SECOND, SecretText, Several,
-    Size, Time, Unreachable, WebAddress, Webhook, WhenUnreachable,
+    Address, AddressOrOff, AppId, AppKey, AuthDefault, ChannelPattern, Count, File, Flag, Format, Headers, Issuer, KIB,
+    KeyPrefix, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, Optional, Origin,
+    Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText, Several, Size, Time,
+    Unreachable, WebAddress, Webhook, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
+use crate::identity::Key;
+use crate::identity::publishable_key::PublishableKey;
+use crate::identity::rules::{MasterKey, Pattern};
 
 /// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
 macro_rules! options {
@@ -106,6 +110,8 @@ options! {
         connection: ConnectionOptions;
         /// How several nodes are one.
         cluster: ClusterOptions;
+        /// Who users are, and which channels they may subscribe to.
+        auth: AuthOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
         /// What is written down.
@@ -211,6 +217,45 @@ options! {
         url: Option<RedisUrl> = None, as Optional<RedisAddress>;
         /// What stands in front of all keys, for Redises that are shared with others.
         prefix: String = "herald".to_owned(), as KeyPrefix;
+    }
+}
+
+options! {
+    /// Who users are: with Clerk's key, Herald is the auth endpoint of the app's clients (`/pusher/auth`, `/pusher/user-auth`), and the app
+    /// writes none. Without one, those addresses do not exist.
+    pub struct AuthOptions {
+        /// The public key that Clerk signs session tokens with ("JWKS Public Key" in its dashboard): then no network is needed.
+        jwt_key: Option<Key> = None, as Optional<Pem>;
+        /// Clerk's publishable key: it says who signs, and without `jwt_key` where the keys are published.
+        publishable_key: Option<PublishableKey> = None, as Optional<Publishable>;
+        /// Who signs the tokens, where that is not what `publishable_key` says.
+        issuer: Option<String> = None, as Optional<Issuer>;
+        /// Origins of the pages that tokens are made for, compared exactly. Empty means that this is not checked.
+        authorized_parties: Vec<String> = Vec::new(), as Several<Party>;
+        /// How far the clocks of Clerk and Herald may be apart.
+        clock_skew: Duration = Duration::from_secs(5), as Time<0, MINUTE>;
+        /// Whether tokens of Clerk's JWT templates count. They stay valid when their session has ended.
+        allow_template_tokens: bool = false, as Flag;
+        /// Origins of the pages that may ask; empty means `authorized_parties`, and on an address of this machine every localhost.
+        allowed_origins: Vec<String> = Vec::new(), as Several<Origin>;
+        /// Whether users may subscribe to channels about which no rule says anything. `allow` lets every signed-in user into all of them.
+        default: AuthDefault = AuthDefault::Deny, as Otherwise;
+        /// The key of `private-encrypted-` channels, which the app's backends have too.
+        encryption_master_key: Option<MasterKey> = None, as Optional<MasterKeyText>;
+        [lists]
+        /// Who may subscribe to what, beside a user's own channels and those of the active organization.
+        rules: RuleOptions;
+    }
+}
+
+options! {
+    /// Lets users into channels; the first rule that matches lets them in. `user-{user_id}` and `org-{org_id}`, with or without `-*`, are
+    /// there already, and no other rule speaks about names that begin so.
+    pub struct RuleOptions {
+        /// Which channels.
+        channels: Vec<Pattern> = Vec::new(), as Several<ChannelPattern>;
+        /// Only for users with one of these roles in their active organization; empty means all.
+        org_roles: Vec<String> = Vec::new(), as Several<Role>;
     }
 }
 

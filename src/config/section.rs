@@ -107,7 +107,7 @@ impl Described {
             "server" => Some("HERALD_".to_owned()),
             "apps" => Some("HERALD_APP_".to_owned()),
             "apps.limits" => Some("HERALD_APP_LIMITS_".to_owned()),
-            _ if path.starts_with("apps.") => None,
+            _ if path.starts_with("apps.") || path == "auth.rules" => None,
             _ => Some(format!("HERALD_{}_", path.to_uppercase().replace('.', "_"))),
         };
         Self::Option {

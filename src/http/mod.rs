@@ -1,12 +1,16 @@
-//! Routes, grouped by who calls: clients upgrading ([`upgrade`]), backends ([`pusher`]), those who watch over Herald ([`ops`]); errors
-//! become HTTP in [`error`].
+//! Routes, grouped by who calls: clients upgrading ([`upgrade`]), backends ([`pusher`]), the pages of users ([`user`]), those who watch over Herald
+//! ([`ops`]); errors
+//! become HTTP in [`error`], those of Herald's own
+//! API in [`fault`].
 
 pub mod error;
+pub mod fault;
 pub mod idempotency;
 pub mod ops;
 pub mod peer;
 pub mod pusher;
 pub mod upgrade;
+pub mod user;
 
 use std::sync::Arc;
 
@@ -25,8 +29,10 @@ use peer::Peer;
 /// The main listener's routes.
 pub fn routes(parts: Arc<Parts>) -> Router {
     let prefix = &parts.config.server.path_prefix;
+    let users = parts.identity.as_ref().map(|_| user::routes(&parts.config)).unwrap_or_default();
     Router::new()
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
+        .merge(users)
         .merge(pusher::routes(prefix))
         .merge(ops::health())
         .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
@@ -53,8 +59,21 @@ async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) ->
     response
 }
 
+/// Whether an origin is one of those that are configured: exactly, or by its domain.
+fn origin_matches(patterns: &[String], origin: &str) -> bool {
+    let origin = origin.to_ascii_lowercase();
+    let host = origin.split_once("://").map_or(&*origin, |(_, host)| host);
+    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+    patterns.iter().any(|pattern| match pattern.strip_prefix("*.") {
+        Some(domain) => host.strip_suffix(domain).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.')),
+        None => *pattern == origin,
+    })
+}
+
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 11] = [
+const ROUTES: [(&str, &str); 13] = [
+    ("/pusher/auth", "pusher_auth"),
+    ("/pusher/user-auth", "pusher_user_auth"),
     ("/events", "events"),
     ("/batch_events", "batch_events"),
     ("/channels", "channels"),
@@ -69,7 +88,7 @@ const ROUTES: [(&str, &str); 11] = [
 ];
 
 /// Statuses that are answered, as text for metrics.
-const STATUSES: [(StatusCode, &str); 13] = [
+const STATUSES: [(StatusCode, &str); 14] = [
     (StatusCode::OK, "200"),
     (StatusCode::SWITCHING_PROTOCOLS, "101"),
     (StatusCode::BAD_REQUEST, "400"),
@@ -80,6 +99,7 @@ const STATUSES: [(StatusCode, &str); 13] = [
     (StatusCode::REQUEST_TIMEOUT, "408"),
     (StatusCode::CONFLICT, "409"),
     (StatusCode::PAYLOAD_TOO_LARGE, "413"),
+    (StatusCode::UNSUPPORTED_MEDIA_TYPE, "415"),
     (StatusCode::UPGRADE_REQUIRED, "426"),
     (StatusCode::TOO_MANY_REQUESTS, "429"),
     (StatusCode::SERVICE_UNAVAILABLE, "503"),

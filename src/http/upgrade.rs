@@ -151,14 +151,7 @@ fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
     let allowed = &app.options.allowed_origins;
     let Some(origin) = headers.get(header::ORIGIN) else { return !app.options.require_origin };
     let Ok(origin) = origin.to_str() else { return false };
-    let origin = origin.to_ascii_lowercase();
-    let host = origin.split_once("://").map_or(&*origin, |(_, host)| host);
-    let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-    let matches = |pattern: &String| match pattern.strip_prefix("*.") {
-        Some(domain) => host.strip_suffix(domain).is_some_and(|sub| sub.len() > 1 && sub.ends_with('.')),
-        None => *pattern == origin,
-    };
-    allowed.is_empty() || allowed.iter().any(matches)
+    allowed.is_empty() || super::origin_matches(allowed, origin)
 }
 
 /// The answer to a valid WebSocket request; `None` for any other.

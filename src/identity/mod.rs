@@ -1,13 +1,15 @@
 //! Who a user is: tokens of an identity provider, Clerk by default or any OIDC issuer, become an [`Identity`] (sections 1.1 to 1.6).
 //!
 //! Start at [`token::Token`]: a text is parsed, its key found in [`keys`], its signature checked before anything that it claims, so that
-//! an error reveals no configuration. [`claims`] reads what a verified one says. Nothing here does I/O or reads a clock.
+//! an error reveals no configuration. [`claims`] reads what a verified one says, [`rules`] which channels that opens. Nothing here does I/O
+//! or reads a clock.
 //!
 //! Not here: how a request carries its token (`http::user`), whether the session has ended since (the store).
 
 pub mod claims;
 pub mod keys;
 pub mod publishable_key;
+pub mod rules;
 pub mod token;
 
 use serde_json::{Map, Value};

@@ -3,4 +3,6 @@
 //! Not here: what follows from it (`http::inbound`), how a request leaves the process (`outgoing`).
 
 pub mod clerk;
+pub mod jwks;
+pub mod provider;
 pub mod standard_webhooks;

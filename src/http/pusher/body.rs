@@ -20,12 +20,7 @@ const SWALLOWED_FOR: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// When it is too large, too slow or incomplete.
-pub(super) async fn read(
-    head: &request::Parts,
-    mut body: Body,
-    limit: usize,
-    within: Duration,
-) -> Result<Bytes, ApiError> {
+pub async fn read(head: &request::Parts, mut body: Body, limit: usize, within: Duration) -> Result<Bytes, ApiError> {
     if body.size_hint().lower() > limit as u64 {
         swallow(head, body).await;
         return Err(ApiError::BodyTooLarge(limit));
@@ -42,7 +37,7 @@ pub(super) async fn read(
 }
 
 /// Reads a body away before its request is refused. A client that waits to be asked for it is not asked.
-pub(super) async fn swallow(head: &request::Parts, body: Body) {
+pub async fn swallow(head: &request::Parts, body: Body) {
     if !head.headers.contains_key(header::EXPECT) {
         throw_away(body).await;
     }

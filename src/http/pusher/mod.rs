@@ -4,7 +4,7 @@
 //! same `Idempotency-Key` gets the same answer (`super::idempotency`).
 
 pub mod auth;
-mod body;
+pub mod body;
 pub mod channels;
 pub mod events;
 mod finish;

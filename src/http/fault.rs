@@ -1,0 +1,115 @@
+//! What a request to Herald's own API can fail with, and the one place where that becomes HTTP (sections 1.8 and 8.6):
+//! `{"error":{"code","message","request_id"}}`.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::error::Refusal;
+
+/// After how long another try makes sense when something is away.
+const AWAY: Duration = Duration::from_secs(5);
+
+/// Why a request is refused; the text says what is wrong and what is allowed.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// The request is none, or says something that is not allowed.
+    #[error("{0}")]
+    Invalid(String),
+    /// The request does not say for which app it is, and there are several.
+    #[error(
+        "there are several apps: say which by the query parameter `app` or the header X-Herald-App, an id or a key"
+    )]
+    AppRequired,
+    /// There is no such app.
+    #[error("there is no such app")]
+    UnknownApp,
+    /// Nobody is signed in. Why a token is refused stands in the log, not in the answer.
+    #[error("{}", if *.given { "the token is not valid" } else { "a token is required: Authorization: Bearer …" })]
+    Unauthenticated {
+        /// Whether there was a token.
+        given: bool,
+        /// For the log.
+        reason: String,
+    },
+    /// Whoever it is may not do that.
+    #[error("{0}")]
+    Forbidden(String),
+    /// No such address.
+    #[error("there is nothing at this address")]
+    NotFound,
+    /// The address is right, the method is not.
+    #[error("this method is not allowed here; allowed are {0}")]
+    Method(&'static str),
+    /// The body is larger than any valid one.
+    #[error("the request body has more than {0} bytes")]
+    TooLarge(usize),
+    /// The body did not come in time, or not whole.
+    #[error("the request body is incomplete or did not arrive in time")]
+    BodyIncomplete,
+    /// The body is in no form that is read here.
+    #[error("the content type must be {0}")]
+    MediaType(&'static str),
+    /// The keys that tokens are checked with cannot be loaded.
+    #[error("tokens cannot be checked at the moment")]
+    AuthUnavailable,
+    /// The cluster cannot be told.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Fault {
+    /// Status and code.
+    const fn shape(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
+            Self::AppRequired => (StatusCode::BAD_REQUEST, "app_required"),
+            Self::UnknownApp => (StatusCode::NOT_FOUND, "unknown_app"),
+            Self::Unauthenticated { given: true, .. } => (StatusCode::UNAUTHORIZED, "invalid_token"),
+            Self::Unauthenticated { given: false, .. } => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Self::Method(_) => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+            Self::BodyIncomplete => (StatusCode::REQUEST_TIMEOUT, "body_incomplete"),
+            Self::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
+            Self::AuthUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable"),
+            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+        }
+    }
+
+    /// What stands in the log: it may say more than the answer.
+    fn reason(&self) -> String {
+        match self {
+            Self::Unauthenticated { reason, .. } => format!("{self} ({reason})"),
+            _ => self.to_string(),
+        }
+    }
+
+    fn header(&self) -> Option<(HeaderName, HeaderValue)> {
+        Some(match self {
+            Self::Unauthenticated { .. } => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Self::AuthUnavailable | Self::Unavailable(_) => (header::RETRY_AFTER, HeaderValue::from(AWAY.as_secs())),
+            Self::Method(allowed) => (header::ALLOW, HeaderValue::from_static(allowed)),
+            Self::TooLarge(_) | Self::BodyIncomplete => (header::CONNECTION, HeaderValue::from_static("close")),
+            _ => return None,
+        })
+    }
+}
+
+impl IntoResponse for Fault {
+    fn into_response(self) -> Response {
+        let (status, code) = self.shape();
+        let request_id = Uuid::now_v7();
+        let error = json!({ "code": code, "message": self.to_string(), "request_id": request_id });
+        let mut response = (status, Json(json!({ "error": error }))).into_response();
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response.headers_mut().extend(self.header());
+        response.extensions_mut().insert(Refusal(format!("{} [{request_id}]", self.reason())));
+        response
+    }
+}

@@ -1,0 +1,58 @@
+//! Who asks, and for which app (sections 1.5 and 8.6). The token stands in `Authorization: Bearer`, never in an address.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::http::{HeaderMap, header, request};
+
+use crate::apps::App;
+use crate::http::fault::Fault;
+use crate::identity::Identity;
+use crate::integrations::provider::NotIdentified;
+use crate::metrics;
+use crate::parts::Parts;
+
+/// The header that names an app.
+const APP: &str = "x-herald-app";
+
+/// Checks the request's token.
+///
+/// # Errors
+/// [`Fault::Unauthenticated`]; what it says of the token is for the log only.
+pub async fn identity(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
+    let refuse = |given, reason: String| {
+        metrics::auth_failed("token", if given { "invalid" } else { "missing" });
+        Fault::Unauthenticated { given, reason }
+    };
+    let provider = parts.identity.as_ref().ok_or(Fault::NotFound)?;
+    let token = bearer(headers).ok_or_else(|| refuse(false, "no bearer token".to_owned()))?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    provider.identify(token, now).await.map_err(|error| match error {
+        NotIdentified::NoKeys(_) => Fault::AuthUnavailable,
+        NotIdentified::Token(error) => refuse(true, error.to_string()),
+    })
+}
+
+/// The app that a request is for: named by `app` in the query or the body, or by the header, as its id or one of its keys; else the only
+/// one there is.
+///
+/// # Errors
+/// [`Fault::AppRequired`], [`Fault::UnknownApp`], and [`Fault::Forbidden`] for one that is disabled.
+pub fn app(parts: &Parts, head: &request::Parts, in_body: Option<&str>) -> Result<Arc<App>, Fault> {
+    let query = form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes());
+    let in_query = query.into_iter().find(|(name, _)| name == "app").map(|(_, value)| value.into_owned());
+    let in_header = || head.headers.get(APP).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let named = in_body.map(str::to_owned).or(in_query).or_else(in_header);
+    let app = match named {
+        Some(name) => parts.apps.by_id(&name).or_else(|| parts.apps.by_key(&name)).ok_or(Fault::UnknownApp)?,
+        None => parts.apps.only().ok_or(Fault::AppRequired)?,
+    };
+    if app.options.enabled { Ok(app) } else { Err(Fault::Forbidden("the app is disabled".to_owned())) }
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
+}

@@ -1,0 +1,77 @@
+//! Routes for browsers: who somebody is comes from the request's token ([`caller`]), and from nothing else.
+//!
+//! [`routes`] is the contents page. They exist only where an identity provider is configured.
+
+pub mod auth;
+pub mod caller;
+pub mod form;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{HeaderName, HeaderValue, Method, header, request};
+use axum::routing::post;
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+
+use super::fault::Fault;
+use crate::config::Config;
+use crate::parts::Parts;
+
+/// How long a browser need not ask again which requests are allowed.
+const PREFLIGHT_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
+
+/// The routes; those that begin with `/api` are where the apps had their own before.
+pub fn routes(config: &Config) -> Router<Arc<Parts>> {
+    let prefix = &config.server.path_prefix;
+    let mut router = Router::new();
+    for alias in ["", "/api"] {
+        router = router
+            .route(&format!("{prefix}{alias}/pusher/auth"), post(auth::channel).fallback(only_post))
+            .route(&format!("{prefix}{alias}/pusher/user-auth"), post(auth::user).fallback(only_post));
+    }
+    router.layer(cross_origin(config))
+}
+
+async fn only_post() -> Fault {
+    Fault::Method("POST, OPTIONS")
+}
+
+/// Which pages of other origins may ask: without that, their browsers hide the answers from them, refusals too.
+fn cross_origin(config: &Config) -> CorsLayer {
+    let origins = Origins::of(config);
+    CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(move |origin: &HeaderValue, _: &request::Parts| origins.allow(origin)))
+        .allow_methods(AllowMethods::list([Method::POST, Method::OPTIONS]))
+        .allow_headers(AllowHeaders::list([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            HeaderName::from_static("x-herald-app"),
+        ]))
+        .vary([header::ORIGIN])
+        .max_age(PREFLIGHT_MAX_AGE)
+}
+
+/// Origins that may ask.
+#[derive(Clone, Debug)]
+struct Origins {
+    patterns: Vec<String>,
+    /// Whether every page of this machine may: where nothing is configured and only this machine is listened to.
+    local: bool,
+}
+
+impl Origins {
+    fn of(config: &Config) -> Self {
+        let configured = [&config.auth.allowed_origins, &config.auth.authorized_parties];
+        let patterns = configured.into_iter().find(|origins| !origins.is_empty()).cloned().unwrap_or_default();
+        Self { local: patterns.is_empty() && config.server.listen.is_local(), patterns }
+    }
+
+    fn allow(&self, origin: &HeaderValue) -> bool {
+        let Ok(origin) = origin.to_str() else { return false };
+        let is_local = || {
+            let host = origin.strip_prefix("http://").map(|host| host.rsplit_once(':').map_or(host, |(host, _)| host));
+            matches!(host, Some("localhost" | "127.0.0.1"))
+        };
+        (self.local && is_local()) || super::origin_matches(&self.patterns, origin)
+    }
+}
