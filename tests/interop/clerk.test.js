@@ -4,7 +4,7 @@ import { after, before, describe, test } from 'node:test';
 import { verifyToken } from '@clerk/backend';
 import nacl from 'tweetnacl';
 import { Backend } from './support/backend.js';
-import { connected, pusherJs, subscribed } from './support/clients.js';
+import { pusherJs, signedIn, subscribed } from './support/clients.js';
 import { Herald } from './support/herald.js';
 import { auth, handlers, PARTY, PEM, sessionToken } from './support/identity.js';
 import { Inbox } from './support/inbox.js';
@@ -42,12 +42,11 @@ describe('Clerk', () => {
     assert.deepEqual([id, info], ['user_bob', { id: 'user_bob' }]);
   });
 
-  test('the sign-in is the user of the token, whom a backend reaches and ends', async (t) => {
-    const ann = await connected(client(t, 'user_signed_in'));
+  test('the sign-in is the user of the token, whom a backend reaches', async (t) => {
+    const ann = client(t, 'user_signed_in');
     const seen = new Inbox();
     ann.user.bind('hello', (data) => seen.push('hello', data));
-    ann.signin();
-    await ann.user.signinDonePromise;
+    await signedIn(ann);
     assert.equal(ann.user.user_data.id, 'user_signed_in');
     await server.sendToUser('user_signed_in', 'hello', { n: 1 });
     assert.deepEqual(await seen.until('hello'), { n: 1 });

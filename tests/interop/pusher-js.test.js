@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { before, after, describe, test } from 'node:test';
 import { Backend } from './support/backend.js';
-import { channelInbox, connected, connectionInbox, pusherJs, subscribed } from './support/clients.js';
+import { channelInbox, connected, connectionInbox, pusherJs, signedIn, subscribed } from './support/clients.js';
 import { Herald } from './support/herald.js';
 import { Inbox } from './support/inbox.js';
 
@@ -207,10 +207,3 @@ describe('pusher-js', () => {
 });
 
 // Returns when the server has also taken the subscription to the user's own channel.
-async function signedIn(client) {
-  await connected(client);
-  client.signin();
-  await client.user.signinDonePromise;
-  assert.ok(client.user.user_data, 'signed in');
-  await subscribed(client, `marker-${client.connection.socket_id}`);
-}

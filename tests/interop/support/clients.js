@@ -58,3 +58,12 @@ export async function subscribed(client, name) {
   if (first !== 'pusher:subscription_succeeded') throw new Error(`${name}: ${first} ${JSON.stringify(value)}`);
   return { channel, inbox, answer: value };
 }
+
+// Signs in and returns when the client can be reached as its user.
+export async function signedIn(client) {
+  await connected(client);
+  client.signin();
+  await client.user.signinDonePromise;
+  if (!client.user.user_data) throw new Error('not signed in');
+  await subscribed(client, `marker-${client.connection.socket_id}`);
+}
