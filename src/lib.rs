@@ -18,7 +18,6 @@ pub mod listener;
 pub mod metrics;
 pub mod outgoing;
 pub mod parts;
-pub mod rotation;
 pub mod seal;
 pub mod server;
 pub mod store;

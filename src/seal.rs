@@ -1,7 +1,7 @@
 //! Tokens of other services at rest (section 8.4): encrypted, and bound to the row and column that they stand in.
 //!
 //! The text that is stored is `enc:v1:ALGORITHM:KEY:NONCE:CIPHERTEXT`, in base64url. The first key of a [`KeyRing`] encrypts, all of them
-//! decrypt: that is how keys are replaced (`herald rotate-keys`). What is not in that form is refused, never taken for a plain token.
+//! decrypt: that is how keys are replaced. What is not in that form is refused, never taken for a plain token.
 
 use std::fmt;
 
@@ -11,8 +11,6 @@ use data_encoding::{BASE64, BASE64URL_NOPAD};
 use rand::RngExt as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
-
-use crate::store::{StoredTokens, TokenColumn};
 
 /// What stored tokens begin with.
 const PREFIX: &str = "enc:v1";
@@ -39,6 +37,26 @@ pub struct Place<'a> {
     pub service: &'a str,
     /// The user's id there.
     pub service_user: &'a str,
+}
+
+/// Which token of a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenColumn {
+    /// The one that opens the service.
+    Access,
+    /// The one that renews it.
+    Refresh,
+}
+
+impl TokenColumn {
+    /// The column's name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Access => "access_token_enc",
+            Self::Refresh => "refresh_token_enc",
+        }
+    }
 }
 
 /// How new tokens are encrypted.
@@ -184,13 +202,7 @@ impl<'a> Stored<'a> {
     }
 }
 
-impl<'a> Place<'a> {
-    /// Where a token of a row stands.
-    #[must_use]
-    pub fn of(row: &'a StoredTokens, column: TokenColumn) -> Self {
-        Self { column, app: &row.app, user: &row.user, service: &row.service, service_user: &row.service_user }
-    }
-
+impl Place<'_> {
     /// What is authenticated beside the token.
     fn bound(self) -> Vec<u8> {
         let Self { column, app, user, service, service_user } = self;

@@ -7,7 +7,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::notification::{Action, Filter, InboxState, MarkAll, Notification};
+use super::action::{Action, MarkAll};
+use super::notification::{Filter, InboxState, Notification};
 use super::time::Timestamp;
 
 /// What an envelope may have in bytes. A larger one loses content, first of all `data`, and says `truncated`: the client fetches the item.

@@ -43,6 +43,14 @@ impl Severity {
     }
 }
 
+/// Whether it is a type of notifications: words of small letters and digits, joined by `.`, `_` or `-`; at most 200 characters.
+#[must_use]
+pub fn is_type(text: &str) -> bool {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    text.len() <= 200 && text.split(['.', '_', '-']).all(is_word)
+}
+
 /// What a notification says, as whoever creates it wrote it; checked already.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Draft {
@@ -130,19 +138,6 @@ pub struct InboxState {
     pub counts: Counts,
 }
 
-/// Unread ones by how much they matter, each counted up to [`Counts::MOST`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct BySeverity {
-    /// Of [`Severity::Low`].
-    pub low: i64,
-    /// Of [`Severity::Normal`].
-    pub normal: i64,
-    /// Of [`Severity::High`].
-    pub high: i64,
-    /// Of [`Severity::Critical`].
-    pub critical: i64,
-}
-
 /// Which notifications of an inbox are meant; by default all that are visible and not archived.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Filter {
@@ -203,39 +198,6 @@ pub enum Snoozed {
     Exclude,
     /// Only those that are hidden until a time to come.
     Only,
-}
-
-/// What is done to a notification. Repeating it changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
-    /// It was shown.
-    Seen,
-    /// It was read, and so seen.
-    Read,
-    /// As if it was not read.
-    Unread,
-    /// Put away.
-    Archive,
-    /// Taken back.
-    Unarchive,
-    /// Hidden until then.
-    Snooze(Timestamp),
-    /// Back in the inbox, unread and on top; nothing for one that is not snoozed.
-    Unsnooze,
-    /// Gone.
-    Delete,
-}
-
-/// What can be done to all of an inbox at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MarkAll {
-    /// They were shown.
-    Seen,
-    /// They were read, and so seen.
-    Read,
-    /// Put away.
-    Archive,
 }
 
 /// Where a page of a list begins: behind this notification.

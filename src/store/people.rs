@@ -38,8 +38,6 @@ pub struct Standing {
     pub is_deleted: bool,
     /// Whether the session has ended.
     pub is_session_ended: bool,
-    /// The role in the organization that was asked about: `None` if nothing is known of a membership.
-    pub membership: Option<Membership>,
 }
 
 impl Standing {
@@ -48,15 +46,6 @@ impl Standing {
     pub fn is_refused(&self) -> bool {
         self.is_deleted || self.is_session_ended || self.user.as_ref().is_some_and(|user| user.banned)
     }
-}
-
-/// What is known of a user in an organization.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Membership {
-    /// A member, with this role.
-    Member(String),
-    /// No more.
-    Left,
 }
 
 /// A third party's webhook, as it is noted so that its repetition does nothing.

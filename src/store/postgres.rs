@@ -1,1 +1,0 @@
-//! Postgres (section 8.3).

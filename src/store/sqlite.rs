@@ -1,1 +1,0 @@
-//! The embedded default: one SQLite file (section 8.3).

@@ -1,0 +1,66 @@
+//! Events that wait to be published (section 8.7, Relay).
+
+use async_trait::async_trait;
+use sqlx::QueryBuilder;
+
+use super::Sqlite;
+use crate::store::sending::Outgoing;
+use crate::store::time::Timestamp;
+use crate::store::{Outbox, StoreError};
+
+#[async_trait]
+impl Outbox for Sqlite {
+    async fn take_outgoing(
+        &self,
+        limit: usize,
+        locked_until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Vec<Outgoing>, StoreError> {
+        let mut tx = self.write().await?;
+        let sql = "UPDATE outbox SET locked_until = $3 WHERE id IN (
+                SELECT id FROM outbox AS this WHERE delivered_at IS NULL AND available_at <= $2
+                    AND (locked_until IS NULL OR locked_until <= $2)
+                    AND NOT EXISTS (SELECT 1 FROM outbox AS older WHERE older.app_id = this.app_id
+                        AND older.user_id = this.user_id AND older.id < this.id AND older.delivered_at IS NULL
+                        AND (older.available_at > $2 OR older.locked_until > $2))
+                ORDER BY id LIMIT $1)
+            RETURNING id, app_id, user_id, rev, event, payload";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<(i64, String, String, i64, String, String)> =
+            sqlx::query_as(sql).bind(limit).bind(now).bind(locked_until).fetch_all(&mut *tx).await?;
+        tx.commit().await?;
+        let mut taken: Vec<Outgoing> = rows
+            .into_iter()
+            .map(|(id, app, user, rev, event, payload)| Outgoing { id, app, user, rev, event, payload })
+            .collect();
+        taken.sort_unstable_by_key(|outgoing| outgoing.id);
+        Ok(taken)
+    }
+
+    async fn published(&self, ids: &[i64], now: Timestamp) -> Result<(), StoreError> {
+        let mut query = QueryBuilder::new("UPDATE outbox SET delivered_at = ");
+        query.push_bind(now);
+        self.update(query, ids).await
+    }
+
+    async fn release(&self, ids: &[i64]) -> Result<(), StoreError> {
+        self.update(QueryBuilder::new("UPDATE outbox SET locked_until = NULL"), ids).await
+    }
+}
+
+impl Sqlite {
+    async fn update(&self, mut query: QueryBuilder<sqlx::Sqlite>, ids: &[i64]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        query.push(" WHERE delivered_at IS NULL AND id IN (");
+        let mut list = query.separated(", ");
+        for id in ids {
+            list.push_bind(*id);
+        }
+        query.push(")");
+        let mut tx = self.write().await?;
+        query.build().execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+}

@@ -1,0 +1,102 @@
+//! A database in a folder that goes with the test, and what most tests do with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herald::store::notification::{Draft, Filter, InboxState, Notification};
+use herald::store::sending::{Create, Created};
+use herald::store::sqlite::Sqlite;
+use herald::store::time::Timestamp;
+use herald::store::{Inbox, Inboxes as _, Outbox as _, Store, StoreError};
+use tempfile::TempDir;
+
+pub(crate) const APP: &str = "shop";
+pub(crate) const ANN: Inbox<'static> = Inbox { app: APP, user: "user_ann" };
+
+/// A store, and the folder that it lies in.
+pub(crate) struct Fixture {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) folder: TempDir,
+    /// When the test begins; later moments are made from it.
+    pub(crate) start: Timestamp,
+}
+
+pub(crate) async fn open() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Sqlite::open(&folder.path().join("herald.db"), APP).await.unwrap();
+    Fixture { store: Arc::new(store), folder, start: Timestamp::from_micros(1_790_000_000_000_000) }
+}
+
+impl Fixture {
+    /// So many seconds after the beginning.
+    pub(crate) fn at(&self, seconds: u64) -> Timestamp {
+        self.start.after(Duration::from_secs(seconds))
+    }
+
+    /// Creates a notification for these users at this second.
+    pub(crate) async fn create(&self, id: &str, users: &[&str], draft: &Draft, second: u64) -> Created {
+        self.try_create(id, "hash", users, draft, None, second).await.unwrap()
+    }
+
+    pub(crate) async fn try_create(
+        &self,
+        id: &str,
+        hash: &str,
+        users: &[&str],
+        draft: &Draft,
+        deliver_at: Option<Timestamp>,
+        second: u64,
+    ) -> Result<Created, StoreError> {
+        let recipients: Vec<String> = users.iter().map(|user| (*user).to_owned()).collect();
+        let create = Create {
+            app: APP,
+            transaction_id: id,
+            request_hash: hash,
+            recipients: &recipients,
+            draft,
+            deliver_at,
+            only_known: false,
+        };
+        self.store.create(&create, self.at(second)).await
+    }
+
+    /// A notification in Ann's inbox.
+    pub(crate) async fn one(&self, title: &str, second: u64) -> Notification {
+        self.create(title, &[ANN.user], &draft(title), second).await;
+        let items = self.list(&Filter::default(), second).await;
+        items.into_iter().find(|item| item.draft.title == title).unwrap()
+    }
+
+    pub(crate) async fn list(&self, filter: &Filter, second: u64) -> Vec<Notification> {
+        self.store.list(ANN, filter, None, 100, self.at(second)).await.unwrap().items
+    }
+
+    pub(crate) async fn state(&self, second: u64) -> (i64, i64, i64) {
+        numbers(self.store.state(ANN, self.at(second)).await.unwrap())
+    }
+
+    /// The events that wait, as (revision, name), published with this.
+    pub(crate) async fn events(&self, second: u64) -> Vec<(i64, String, serde_json::Value)> {
+        let now = self.at(second);
+        let taken = self.store.take_outgoing(1_000, now.after(Duration::from_secs(30)), now).await.unwrap();
+        let ids: Vec<i64> = taken.iter().map(|event| event.id).collect();
+        self.store.published(&ids, now).await.unwrap();
+        let told = |event: herald::store::sending::Outgoing| {
+            (event.rev, event.event, serde_json::from_str(&event.payload).unwrap())
+        };
+        taken.into_iter().map(told).collect()
+    }
+}
+
+/// Revision, unread, unseen.
+pub(crate) fn numbers(state: InboxState) -> (i64, i64, i64) {
+    (state.rev, state.counts.unread, state.counts.unseen)
+}
+
+pub(crate) fn draft(title: &str) -> Draft {
+    Draft { kind: "comment.mentioned".to_owned(), title: title.to_owned(), ..Draft::default() }
+}
+
+pub(crate) fn titles(items: &[Notification]) -> Vec<&str> {
+    items.iter().map(|item| item.draft.title.as_str()).collect()
+}
