@@ -82,7 +82,7 @@ fn fan_out(c: &mut Criterion) {
     let (channel, data) = (ChannelName::parse(CHANNEL, 164).unwrap(), data());
     let subscriber = |number| {
         let queue = Queue::new(Bounds { max_frames: 10_000, max_bytes: 1 << 20 });
-        let client = Arc::new(Client { socket_id: SocketId::from_random(number), app: Arc::clone(&app), queue });
+        let client = Arc::new(Client::new(SocketId::from_random(number), Arc::clone(&app), queue));
         hub.subscribe(&client, &channel, None).unwrap();
         client
     };

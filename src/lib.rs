@@ -16,6 +16,7 @@ pub mod integrations;
 pub mod limits;
 pub mod listener;
 pub mod metrics;
+pub mod notifications;
 pub mod outgoing;
 pub mod parts;
 pub mod seal;

@@ -84,6 +84,10 @@ metrics! {
     REAPED_NODES = "herald_cluster_reaped_nodes_total";
     /// Messages of other nodes thrown away because this node could not keep up.
     REMOTE_DROPPED = "herald_cluster_dropped_messages_total";
+    /// Notifications that were created, one for each user.
+    NOTIFICATIONS_CREATED = "herald_notifications_created_total";
+    /// Events of inboxes that were published.
+    INBOX_EVENTS = "herald_inbox_events_total";
     /// Events for webhooks thrown away because their receiver's queue was full, their time was over, or nobody is configured to get them.
     WEBHOOK_EVENTS_DROPPED = "herald_webhook_events_dropped_total";
     labelled:

@@ -9,9 +9,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
 use crate::config::Config;
+use crate::http::fault::Fault;
 use crate::hub::Hub;
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
+use crate::notifications::Notifications;
 use crate::webhooks::Webhooks;
 
 /// What every request and connection may use.
@@ -27,6 +29,8 @@ pub struct Parts {
     pub webhooks: Webhooks,
     /// Who says who users are, if anybody does.
     pub identity: Option<Provider>,
+    /// The inboxes, unless their database could not be opened.
+    pub notifications: Option<Notifications>,
     /// The clients' tasks.
     pub connections: TaskTracker,
     /// Places for clients on this node, if there is a limit.
@@ -42,6 +46,15 @@ pub struct Parts {
 }
 
 impl Parts {
+    /// The inboxes.
+    ///
+    /// # Errors
+    /// [`Fault::StoreUnavailable`] where their database could not be opened when the server was started.
+    pub fn notifications(&self) -> Result<&Notifications, Fault> {
+        let missing = || Fault::StoreUnavailable("it could not be opened when the server was started".to_owned());
+        self.notifications.as_ref().ok_or_else(missing)
+    }
+
     /// Whether a balancer should send clients here: from when all listens until the end is asked for.
     #[must_use]
     pub fn is_ready(&self) -> bool {

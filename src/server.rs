@@ -23,7 +23,9 @@ use crate::hub::{Hub, Node};
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
+use crate::notifications::Notifications;
 use crate::parts::Parts;
+use crate::store::sqlite::Sqlite;
 use crate::tls::Tls;
 use crate::webhooks::{LAST_DELIVERIES, Webhooks};
 use crate::{metrics, outgoing};
@@ -39,6 +41,9 @@ const GOODBYES: Duration = Duration::from_secs(8);
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// Clients whose refusal is held back at once; further ones are told without delay.
 const HELD_BACK: usize = 10_000;
+
+/// The file in the data folder that users and notifications are kept in.
+const DATABASE: &str = "herald.db";
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +77,10 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     if timeout(FIND_OTHERS, cluster.joined()).await.is_err() {
         tracing::error!("the cluster is not found yet; clients that come wait for it, and this node is not ready");
     }
+    let hub = Arc::new(Hub { node, cluster });
+    let notifications = inboxes(&config, &hub, &apps).await;
     let parts = Arc::new(Parts {
-        hub: Arc::new(Hub { node, cluster }),
+        hub,
         webhooks,
         places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
         attempts: Attempts::new(config.server.max_attempts_per_address),
@@ -81,6 +88,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
         identity: Provider::new(&config, &client),
+        notifications,
         ready: AtomicBool::new(true),
         config,
         apps,
@@ -118,6 +126,24 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     })
 }
 
+/// The inboxes; `None`, with a line in the log, where their database cannot be opened: whoever only relays events needs none.
+async fn inboxes(config: &Config, hub: &Arc<Hub>, apps: &Arc<Apps>) -> Option<Notifications> {
+    let path = config.server.data_dir.join(DATABASE);
+    let default_app = config.apps.first().map(|app| app.id.as_str()).unwrap_or_default();
+    match Sqlite::open(&path, default_app).await {
+        Ok(store) => Some(Notifications::start(Arc::new(store), hub, apps)),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            tracing::error!(
+                path = %path.display(),
+                error = format!("{error:#}"),
+                "there are no inboxes: their database cannot be opened"
+            );
+            None
+        }
+    }
+}
+
 async fn shut_down(parts: &Parts, streams: &Background) {
     tracing::info!(connections = parts.hub.total_connections(), "shutting down");
     parts.ready.store(false, Ordering::Release);
@@ -127,6 +153,9 @@ async fn shut_down(parts: &Parts, streams: &Background) {
     streams.tasks.close();
     if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
         tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
+    }
+    if let Some(notifications) = &parts.notifications {
+        notifications.finish().await;
     }
     parts.hub.cluster.leave().await;
     parts.webhooks.finish(LAST_DELIVERIES).await;

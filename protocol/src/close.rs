@@ -17,6 +17,10 @@ pub enum CloseReason {
     NotAuthorizedInTime,
     /// The backend terminated the user's connections.
     UserTerminated,
+    /// The session that the connection belongs to has ended, or the user may not be served any more.
+    SessionEnded,
+    /// What the user may subscribe to has changed: the client comes back and is asked anew.
+    AccessChanged,
     /// The app has as many connections as it may.
     AppConnections(usize),
     /// The node has as many connections as it may.
@@ -54,13 +58,13 @@ impl CloseReason {
             Self::UnknownApp => 4001,
             Self::AppDisabled => 4003,
             Self::UnsupportedProtocol => 4007,
-            Self::OriginNotAllowed | Self::NotAuthorizedInTime | Self::UserTerminated => 4009,
+            Self::OriginNotAllowed | Self::NotAuthorizedInTime | Self::UserTerminated | Self::SessionEnded => 4009,
             Self::AppConnections(_)
             | Self::NodeConnections(_)
             | Self::TooManyAttempts
             | Self::SlowReader
             | Self::InvalidMessages => 4100,
-            Self::ServerGoingAway => 4200,
+            Self::ServerGoingAway | Self::AccessChanged => 4200,
             Self::PongTimeout => 4201,
             Self::MessageTooBig => 1009,
             Self::BinaryFrame => 1003,
@@ -81,6 +85,8 @@ impl CloseReason {
             Self::OriginNotAllowed => "this origin is not allowed to connect to the app".to_owned(),
             Self::NotAuthorizedInTime => "neither signed in nor subscribed to an authorized channel in time".to_owned(),
             Self::UserTerminated => "the user's connections were terminated by the app".to_owned(),
+            Self::SessionEnded => "the session has ended".to_owned(),
+            Self::AccessChanged => "what you may subscribe to has changed, reconnect".to_owned(),
             Self::AppConnections(limit) => format!("over capacity: the app allows {limit} connections"),
             Self::NodeConnections(limit) => format!("over capacity: this node allows {limit} connections"),
             Self::TooManyAttempts => "over capacity: too many connection attempts from this address".to_owned(),
@@ -108,6 +114,8 @@ impl CloseReason {
             Self::OriginNotAllowed => "origin_not_allowed",
             Self::NotAuthorizedInTime => "not_authorized_in_time",
             Self::UserTerminated => "user_terminated",
+            Self::SessionEnded => "session_ended",
+            Self::AccessChanged => "access_changed",
             Self::AppConnections(_) => "app_connections",
             Self::NodeConnections(_) => "node_connections",
             Self::TooManyAttempts => "too_many_attempts",

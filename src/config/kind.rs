@@ -19,6 +19,7 @@ use super::redis_url::RedisUrl;
 use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
+use crate::integrations::standard_webhooks::Secrets;
 
 /// See the module.
 pub trait Kind {
@@ -359,6 +360,11 @@ Otherwise: AuthDefault, "one of deny and allow", |text| match text {
     _ => None,
 }, |default| format!("{default:?}").to_ascii_lowercase() }
 
+text_kind! { /// An instance of Clerk.
+InstanceId: String, "ins_ and what Clerk's dashboard shows behind it", |text| {
+    (text.starts_with("ins_") && is_word(text, b"_")).then(|| text.to_owned())
+}, String::clone }
+
 text_kind! { /// A role in an organization.
 Role: String, "1 to 128 characters such as org:admin", |text| {
     let is_name = (1..=128).contains(&text.len()) && !text.chars().any(char::is_control);
@@ -439,6 +445,29 @@ impl Kind for Pem {
         Key::from_pem(text).ok()
     }
     fn write(_: &Key) -> Option<String> {
+        Some("\"***\"".to_owned())
+    }
+}
+
+/// What webhooks are signed with; never shown.
+#[derive(Debug)]
+pub struct WebhookSecret;
+
+impl Kind for WebhookSecret {
+    type Value = Secrets;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "whsec_ and base64, or several with commas between".to_owned()
+    }
+    fn read(value: &Value) -> Option<Secrets> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Secrets> {
+        Secrets::parse(text).ok()
+    }
+    fn write(_: &Secrets) -> Option<String> {
         Some("\"***\"".to_owned())
     }
 }

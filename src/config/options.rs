@@ -14,16 +14,17 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::kind::{
-    Address, AddressOrOff, AppId, AppKey, AuthDefault, ChannelPattern, Count, File, Flag, Format, Headers, Issuer, KIB,
-    KeyPrefix, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, Optional, Origin,
-    Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText, Several, Size, Time,
-    Unreachable, WebAddress, Webhook, WhenUnreachable,
+    Address, AddressOrOff, AppId, AppKey, AuthDefault, ChannelPattern, Count, File, Flag, Format, Headers, InstanceId,
+    Issuer, KIB, KeyPrefix, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, Optional,
+    Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText, Several, Size, Time,
+    Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
 use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
+use crate::integrations::standard_webhooks::Secrets;
 
 /// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
 macro_rules! options {
@@ -240,6 +241,11 @@ options! {
         allowed_origins: Vec<String> = Vec::new(), as Several<Origin>;
         /// Whether users may subscribe to channels about which no rule says anything. `allow` lets every signed-in user into all of them.
         default: AuthDefault = AuthDefault::Deny, as Otherwise;
+        /// What Clerk signs its webhooks with, as `whsec_` and base64; while it is changed two, with a comma between. Then
+        /// `/webhooks/clerk` takes them.
+        webhook_secret: Option<Secrets> = None, as Optional<WebhookSecret>;
+        /// The only instance of Clerk whose webhooks count.
+        clerk_instance_id: Option<String> = None, as Optional<InstanceId>;
         /// The key of `private-encrypted-` channels, which the app's backends have too.
         encryption_master_key: Option<MasterKey> = None, as Optional<MasterKeyText>;
         [lists]

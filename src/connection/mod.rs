@@ -307,6 +307,8 @@ mod tests {
             CloseReason::OriginNotAllowed,
             CloseReason::NotAuthorizedInTime,
             CloseReason::UserTerminated,
+            CloseReason::SessionEnded,
+            CloseReason::AccessChanged,
             CloseReason::AppConnections(100),
             CloseReason::NodeConnections(100),
             CloseReason::TooManyAttempts,

@@ -122,8 +122,15 @@ impl ApiError {
             .map_err(|reason| Self::Channel { name: name.chars().take(64).collect(), reason })
     }
 
+    /// The status that it is answered with.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        status(self)
+    }
+
     /// After how many seconds another try makes sense.
-    fn retry_after(&self) -> Option<u64> {
+    #[must_use]
+    pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
             Self::TooMany { wait, .. } | Self::Unrepeatable(Unrepeatable::TooManyKeys { wait, .. }) => *wait,
             Self::Overloaded(_) | Self::Unreachable(_) | Self::Unrepeatable(Unrepeatable::StillRunning(_)) => {

@@ -9,7 +9,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::error::Refusal;
+use super::error::{ApiError, Refusal};
+use crate::store::StoreError;
 
 /// After how long another try makes sense when something is away.
 const AWAY: Duration = Duration::from_secs(5);
@@ -57,14 +58,40 @@ pub enum Fault {
     /// The keys that tokens are checked with cannot be loaded.
     #[error("tokens cannot be checked at the moment")]
     AuthUnavailable,
-    /// The cluster cannot be told.
-    #[error("{0}")]
-    Unavailable(String),
+    /// A webhook is not the sender's. Why stands in the log.
+    #[error("the signature is not right")]
+    NotVerified(String),
+    /// Users and notifications are not kept here, or the database is away.
+    #[error("the database cannot be reached; nothing was changed")]
+    StoreUnavailable(String),
+    /// The database has no room.
+    #[error("the database has no room left; nothing was changed")]
+    StoreFull(String),
+    /// The id of the request is another one's.
+    #[error("this transaction_id (or Idempotency-Key) belongs to another request; nothing was created")]
+    Conflict,
+    /// A fault of Herald's own; the cause stands in the log.
+    #[error("an internal error; the log of the server says more under this request_id")]
+    Internal(String),
+    /// A backend's request, refused as any of its others.
+    #[error(transparent)]
+    Backend(#[from] ApiError),
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Conflict => Self::Conflict,
+            StoreError::Unavailable(cause) => Self::StoreUnavailable(cause.to_string()),
+            StoreError::Full(cause) => Self::StoreFull(cause.to_string()),
+            StoreError::Broken(cause) => Self::Internal(cause.to_string()),
+        }
+    }
 }
 
 impl Fault {
     /// Status and code.
-    const fn shape(&self) -> (StatusCode, &'static str) {
+    fn shape(&self) -> (StatusCode, &'static str) {
         match self {
             Self::Invalid(_) => (StatusCode::BAD_REQUEST, "invalid_request"),
             Self::AppRequired => (StatusCode::BAD_REQUEST, "app_required"),
@@ -78,14 +105,23 @@ impl Fault {
             Self::BodyIncomplete => (StatusCode::REQUEST_TIMEOUT, "body_incomplete"),
             Self::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
             Self::AuthUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable"),
-            Self::Unavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "unavailable"),
+            Self::NotVerified(_) => (StatusCode::BAD_REQUEST, "invalid_signature"),
+            Self::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
+            Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
+            Self::Conflict => (StatusCode::CONFLICT, "transaction_conflict"),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Self::Backend(error) => (error.status(), backend_code(error.status())),
         }
     }
 
     /// What stands in the log: it may say more than the answer.
     fn reason(&self) -> String {
         match self {
-            Self::Unauthenticated { reason, .. } => format!("{self} ({reason})"),
+            Self::Unauthenticated { reason, .. }
+            | Self::NotVerified(reason)
+            | Self::StoreUnavailable(reason)
+            | Self::StoreFull(reason)
+            | Self::Internal(reason) => format!("{self} ({reason})"),
             _ => self.to_string(),
         }
     }
@@ -93,11 +129,27 @@ impl Fault {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         Some(match self {
             Self::Unauthenticated { .. } => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Self::AuthUnavailable | Self::Unavailable(_) => (header::RETRY_AFTER, HeaderValue::from(AWAY.as_secs())),
+            Self::AuthUnavailable | Self::StoreUnavailable(_) | Self::StoreFull(_) => {
+                (header::RETRY_AFTER, HeaderValue::from(AWAY.as_secs()))
+            }
             Self::Method(allowed) => (header::ALLOW, HeaderValue::from_static(allowed)),
             Self::TooLarge(_) | Self::BodyIncomplete => (header::CONNECTION, HeaderValue::from_static("close")),
+            Self::Backend(error) => (header::RETRY_AFTER, HeaderValue::from(error.retry_after()?)),
             _ => return None,
         })
+    }
+}
+
+const fn backend_code(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED => "unauthenticated",
+        StatusCode::FORBIDDEN => "forbidden",
+        StatusCode::NOT_FOUND => "unknown_app",
+        StatusCode::PAYLOAD_TOO_LARGE => "too_large",
+        StatusCode::REQUEST_TIMEOUT => "body_incomplete",
+        StatusCode::TOO_MANY_REQUESTS => "rate_limited",
+        StatusCode::SERVICE_UNAVAILABLE => "unavailable",
+        _ => "invalid_request",
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod error;
 pub mod fault;
 pub mod idempotency;
+pub mod inbound;
 pub mod ops;
 pub mod peer;
 pub mod pusher;
@@ -33,6 +34,7 @@ pub fn routes(parts: Arc<Parts>) -> Router {
     Router::new()
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(users)
+        .merge(inbound::routes(&parts.config))
         .merge(pusher::routes(prefix))
         .merge(ops::health())
         .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
@@ -71,7 +73,15 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 21] = [
+    ("/notifications", "notifications"),
+    ("/webhooks/clerk", "clerk_webhook"),
+    ("/v1/inbox", "inbox"),
+    ("/v1/inbox/counts", "inbox_counts"),
+    ("/v1/inbox/changes", "inbox_changes"),
+    ("/v1/inbox/bulk", "inbox_bulk"),
+    ("/v1/inbox/mark-all", "inbox_mark_all"),
+    ("/v1/inbox/{id}", "inbox_item"),
     ("/pusher/auth", "pusher_auth"),
     ("/pusher/user-auth", "pusher_user_auth"),
     ("/events", "events"),
@@ -88,9 +98,11 @@ const ROUTES: [(&str, &str); 13] = [
 ];
 
 /// Statuses that are answered, as text for metrics.
-const STATUSES: [(StatusCode, &str); 14] = [
+const STATUSES: [(StatusCode, &str); 18] = [
     (StatusCode::OK, "200"),
     (StatusCode::SWITCHING_PROTOCOLS, "101"),
+    (StatusCode::NO_CONTENT, "204"),
+    (StatusCode::NOT_MODIFIED, "304"),
     (StatusCode::BAD_REQUEST, "400"),
     (StatusCode::UNAUTHORIZED, "401"),
     (StatusCode::FORBIDDEN, "403"),
@@ -102,5 +114,7 @@ const STATUSES: [(StatusCode, &str); 14] = [
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "415"),
     (StatusCode::UPGRADE_REQUIRED, "426"),
     (StatusCode::TOO_MANY_REQUESTS, "429"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "500"),
     (StatusCode::SERVICE_UNAVAILABLE, "503"),
+    (StatusCode::INSUFFICIENT_STORAGE, "507"),
 ];

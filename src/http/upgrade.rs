@@ -105,7 +105,7 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     let options = &parts.config.connection;
     let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
     let socket_id = SocketId::from_random(rand::rng().random());
-    let client = Arc::new(Client { socket_id, app, queue: Queue::new(bounds) });
+    let client = Arc::new(Client::new(socket_id, app, Queue::new(bounds)));
     let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client), permit);
     if parts.draining.is_cancelled() {
         client.close(CloseReason::ServerGoingAway);

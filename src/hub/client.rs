@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use herald_protocol::{CloseReason, SocketId};
+use parking_lot::Mutex;
 
 use super::frame::Frame;
 use super::queue::Queue;
@@ -17,9 +18,36 @@ pub struct Client {
     pub app: Arc<App>,
     /// What waits to be written.
     pub queue: Queue,
+    /// Whose it is, once an auth endpoint of Herald's own has answered for it.
+    binding: Mutex<Option<Box<Binding>>>,
+}
+
+/// Whose connection it is, by the token that it was authorized with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Binding {
+    /// The user.
+    pub user: String,
+    /// The session.
+    pub session: Option<String>,
 }
 
 impl Client {
+    /// A connection that was just accepted.
+    #[must_use]
+    pub fn new(socket_id: SocketId, app: Arc<App>, queue: Queue) -> Self {
+        Self { socket_id, app, queue, binding: Mutex::default() }
+    }
+
+    /// It belongs to this user and session from now on.
+    pub fn bind(&self, binding: Binding) {
+        *self.binding.lock() = Some(Box::new(binding));
+    }
+
+    /// Whether it belongs to somebody of whom this is true.
+    pub fn is_bound_to(&self, is_it: impl FnOnce(&Binding) -> bool) -> bool {
+        self.binding.lock().as_deref().is_some_and(is_it)
+    }
+
     /// Sends a message of the server's own.
     pub fn send(&self, text: &str) {
         self.queue.push(&Frame::text(text));

@@ -27,7 +27,7 @@ use herald_protocol::webhook::{WebhookEvent, WebhookKind};
 use herald_protocol::{ChannelKind, ChannelName, CloseReason, UserId, server};
 
 pub use channel::{Kept, Occupancy, Subscription};
-pub use client::Client;
+pub use client::{Binding, Client};
 pub use frame::Frame;
 pub use node::Node;
 
@@ -178,6 +178,32 @@ impl Hub {
         // Whoever takes longer is cut by its own connection's deadline; the caller need not wait for that.
         _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
         told
+    }
+
+    /// Ends the connections of a session on this node.
+    pub fn end_session(&self, session: &str) {
+        self.close_where(CloseReason::SessionEnded, |client| {
+            client.is_bound_to(|binding| binding.session.as_deref() == Some(session))
+        });
+    }
+
+    /// Ends the connections of a user on this node, in all apps: those that were authorized for the user, and those that are signed in.
+    pub fn end_user(&self, user: &UserId) {
+        self.close_where(CloseReason::SessionEnded, |client| {
+            client.is_bound_to(|binding| binding.user == user.as_str())
+        });
+        for room in self.node.rooms() {
+            room.users.connections(user).iter().for_each(|client| client.close(CloseReason::SessionEnded));
+        }
+    }
+
+    /// Sends the connections of a user away to come back: pusher-js would not notice if a subscription were taken from it.
+    pub fn ask_anew(&self, user: &str) {
+        self.close_where(CloseReason::AccessChanged, |client| client.is_bound_to(|binding| binding.user == user));
+    }
+
+    fn close_where(&self, reason: CloseReason, is_meant: impl Fn(&Client) -> bool) {
+        self.node.clients().iter().filter(|client| is_meant(client)).for_each(|client| client.close(reason.clone()));
     }
 
     /// Open connections of all apps on this node.

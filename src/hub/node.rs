@@ -120,6 +120,12 @@ impl Room {
         self.channels.remove_if(&gone.name, |_, channel| Arc::ptr_eq(channel, gone));
     }
 
+    /// The connection of this id, if it is here.
+    #[must_use]
+    pub fn client(&self, socket_id: SocketId) -> Option<Arc<Client>> {
+        self.clients.get(&socket_id).map(|entry| Arc::clone(&entry))
+    }
+
     /// Open connections.
     #[must_use]
     pub fn connections(&self) -> usize {

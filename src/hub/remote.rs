@@ -371,7 +371,7 @@ mod tests {
         let channel = Arc::new(Channel::new(name, Some(Box::default())));
         let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
         let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
-        let client = Arc::new(Client { socket_id: SocketId::from_random(1), app, queue });
+        let client = Arc::new(Client::new(SocketId::from_random(1), app, queue));
         let user_id = UserId::parse("ann").unwrap();
         let member = MemberData { user_id: user_id.clone(), user_info: "{}".into() };
         assert!(channel.enter(&client, Some(member), |_| {}).is_ok());

@@ -349,7 +349,7 @@ mod tests {
         let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
         let client = |number: u64| {
             let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
-            Arc::new(Client { socket_id: SocketId::from_random(number), app: Arc::clone(&app), queue })
+            Arc::new(Client::new(SocketId::from_random(number), Arc::clone(&app), queue))
         };
         let clients: Vec<_> = (0..WATCHERS).map(client).collect();
         let (guest, staff) = (UserId::parse("guest").unwrap(), [UserId::parse("staff").unwrap()]);

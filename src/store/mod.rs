@@ -78,8 +78,8 @@ pub trait Store: People + Inboxes + Outbox + Debug + Send + Sync {
 /// Who is known, and who is not served any more.
 #[async_trait]
 pub trait People {
-    /// What is to be known before this user is served with this session.
-    async fn standing(&self, user: &str, session: Option<&str>) -> Result<Standing, StoreError>;
+    /// What is to be known before this user is served with this session, as a member of this organization.
+    async fn standing(&self, user: &str, session: Option<&str>, org: Option<&str>) -> Result<Standing, StoreError>;
 
     /// Notes a webhook and does what follows from it, in one transaction; one that was noted before does nothing. Deleting a user deletes
     /// all that belongs to it, its outbox too, and leaves a tombstone. Whoever is not to be served any more (session ended, user deleted or

@@ -38,6 +38,8 @@ pub struct Standing {
     pub is_deleted: bool,
     /// Whether the session has ended.
     pub is_session_ended: bool,
+    /// Whether the user was a member of the organization that was asked about, and is no more.
+    pub has_left: bool,
 }
 
 impl Standing {

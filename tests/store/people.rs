@@ -23,7 +23,7 @@ async fn clerks_webhooks_have_the_effects_that_the_scenario_says() {
         let expect = &step["expect"];
         assert_eq!(applied == Applied::Done, expect["unchanged"] != true, "{note}: {applied:?}");
         for (id, user) in expect["users"].as_object().into_iter().flatten() {
-            let kept = db.store.standing(id, None).await.unwrap().user.unwrap();
+            let kept = db.store.standing(id, None, None).await.unwrap().user.unwrap();
             for (member, value) in [
                 ("email", kept.email.map_or(Value::Null, Value::from)),
                 ("name", kept.name.map_or(Value::Null, Value::from)),
@@ -50,10 +50,10 @@ async fn clerks_webhooks_have_the_effects_that_the_scenario_says() {
         assert_eq!(members.collect::<Vec<_>>(), named("unsubscribe"), "{note}");
         for user in named("disconnect_users") {
             assert!(ended.iter().any(|one| matches!(one, Ended::User { user: id, .. } if *id == user)), "{note}");
-            assert!(db.store.standing(&user, None).await.unwrap().is_refused(), "{note}");
+            assert!(db.store.standing(&user, None, None).await.unwrap().is_refused(), "{note}");
         }
         for user in named("tombstones") {
-            assert!(db.store.standing(&user, None).await.unwrap().is_deleted, "{note}");
+            assert!(db.store.standing(&user, None, None).await.unwrap().is_deleted, "{note}");
         }
     }
 }
@@ -78,6 +78,6 @@ async fn a_session_that_has_ended_is_not_served_again() {
     let inbound = Inbound { source: "clerk", event_id: "msg_1", kind: "session.ended" };
     assert_eq!(db.store.apply(&inbound, &change, db.at(1)).await.unwrap(), Applied::Done);
     assert_eq!(db.store.apply(&inbound, &change, db.at(2)).await.unwrap(), Applied::Repeated);
-    assert!(db.store.standing("user_ann", Some("sess_1")).await.unwrap().is_refused());
-    assert!(!db.store.standing("user_ann", Some("sess_2")).await.unwrap().is_refused());
+    assert!(db.store.standing("user_ann", Some("sess_1"), None).await.unwrap().is_refused());
+    assert!(!db.store.standing("user_ann", Some("sess_2"), None).await.unwrap().is_refused());
 }

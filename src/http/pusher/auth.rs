@@ -165,7 +165,7 @@ fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, A
 ///
 /// # Errors
 /// When there are too many of them.
-pub(super) async fn within(parts: &Parts, app: &App, metered: Metered, cost: usize) -> Result<(), ApiError> {
+pub async fn within(parts: &Parts, app: &App, metered: Metered, cost: usize) -> Result<(), ApiError> {
     let Some(limiter) = app.limiter(metered) else { return Ok(()) };
     let limit = limiter.limit;
     let what = match metered {

@@ -8,7 +8,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_protocol::signature::{channel_string, user_string};
-use herald_protocol::{ChannelKind, ChannelName, SocketId};
+use herald_protocol::{ChannelKind, ChannelName};
 use serde_json::{Map, Value, json};
 
 use super::caller;
@@ -16,18 +16,20 @@ use super::form::{self, Channels};
 use crate::apps::App;
 use crate::http::fault::Fault;
 use crate::http::pusher::body;
+use crate::hub::Binding;
 use crate::identity::Identity;
 use crate::identity::rules::Verdict;
 use crate::parts::Parts;
+use crate::store::people::{Standing, User};
 
 /// Authorizes subscriptions: one, or as many as are named.
 ///
 /// # Errors
 /// See [`Fault`]; of several channels, one that is not allowed fails by itself.
 pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
-    let Asked { identity, app, form } = ask(&parts, request).await?;
-    let authorize = |name: &str| authorization(&parts, &app, &identity, form.socket_id, name);
-    match &form.channels {
+    let asked = ask(&parts, request).await?;
+    let authorize = |name: &str| authorization(&parts, &asked, name);
+    match &asked.form.channels {
         Channels::None => Err(Fault::Invalid("`channel_name` is missing".to_owned())),
         Channels::One(name) => Ok(answer(authorize(name)?)),
         Channels::Several(names) => {
@@ -50,9 +52,9 @@ pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Resul
 /// # Errors
 /// See [`Fault`].
 pub async fn user(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
-    let Asked { identity, app, form } = ask(&parts, request).await?;
-    let limit = app.limits().presence_user_info;
-    let user_data = json!({ "id": identity.user, "user_info": user_info(&identity, limit) }).to_string();
+    let Asked { identity, app, form, known } = ask(&parts, request).await?;
+    let user_info = user_info(&identity, known.as_ref(), app.limits().presence_user_info);
+    let user_data = json!({ "id": identity.user, "user_info": user_info }).to_string();
     let signature = app.options.secret.sign(user_string(form.socket_id, &user_data).as_bytes());
     Ok(answer(json!({ "auth": format!("{}:{signature}", app.options.key), "user_data": user_data })))
 }
@@ -62,11 +64,13 @@ struct Asked {
     identity: Identity,
     app: Arc<App>,
     form: form::Form,
+    /// What is known of the user besides.
+    known: Option<User>,
 }
 
 async fn ask(parts: &Parts, request: Request) -> Result<Asked, Fault> {
     let (head, body) = request.into_parts();
-    let identity = match caller::identity(parts, &head.headers).await {
+    let mut identity = match caller::identity(parts, &head.headers).await {
         Ok(identity) => identity,
         Err(fault) => {
             body::swallow(&head, body).await;
@@ -75,16 +79,34 @@ async fn ask(parts: &Parts, request: Request) -> Result<Asked, Fault> {
     };
     let form = form::read(parts, &head, body).await?;
     let app = caller::app(parts, &head, form.app.as_deref())?;
-    Ok(Asked { identity, app, form })
+    if let Some(client) = parts.hub.node.room(&app).client(form.socket_id) {
+        client.bind(Binding { user: identity.user.clone(), session: identity.session.clone() });
+    }
+    // Bound first, looked up then: whoever is ended in between is found by one or the other.
+    let standing = standing(parts, &identity).await;
+    if standing.is_refused() {
+        return Err(caller::ended());
+    }
+    if standing.has_left {
+        identity.org = None; // the token still says so, for a minute
+    }
+    Ok(Asked { identity, app, form, known: standing.user })
 }
 
-fn authorization(
-    parts: &Parts,
-    app: &App,
-    identity: &Identity,
-    socket_id: SocketId,
-    name: &str,
-) -> Result<Value, Fault> {
+/// What the store knows of the user. Without an answer the token alone counts, as long as it lives: clients must get in while the database is
+/// away.
+async fn standing(parts: &Parts, identity: &Identity) -> Standing {
+    let Some(notifications) = &parts.notifications else { return Standing::default() };
+    let org = identity.org.as_ref().map(|org| org.id.as_str());
+    let standing = notifications.store.standing(&identity.user, identity.session.as_deref(), org).await;
+    standing.unwrap_or_else(|error| {
+        tracing::warn!(%error, "a token counts without a look at its session");
+        Standing::default()
+    })
+}
+
+fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Fault> {
+    let Asked { identity, app, form, known } = asked;
     let name = ChannelName::parse(name, app.limits().channel_name)
         .map_err(|error| Fault::Invalid(format!("`channel_name`: {error}")))?;
     let policy = parts.identity.as_ref().map(|provider| &provider.policy).ok_or(Fault::NotFound)?;
@@ -99,10 +121,10 @@ fn authorization(
         }
     }
     let channel_data = name.kind().is_presence().then(|| {
-        let user_info = user_info(identity, app.limits().presence_user_info);
+        let user_info = user_info(identity, known.as_ref(), app.limits().presence_user_info);
         json!({ "user_id": identity.user, "user_info": user_info }).to_string()
     });
-    let signed = channel_string(socket_id, name.as_str(), channel_data.as_deref());
+    let signed = channel_string(form.socket_id, name.as_str(), channel_data.as_deref());
     let mut answer = Map::new();
     answer.insert(
         "auth".to_owned(),
@@ -121,9 +143,17 @@ fn authorization(
     Ok(Value::Object(answer))
 }
 
-/// What other members get to see of a user: never more than fits, and always the id.
-fn user_info(identity: &Identity, limit: usize) -> Value {
-    let info = json!({ "id": identity.user });
+/// What other members get to see of a user: the id, name and picture, as far as that fits; never an address.
+fn user_info(identity: &Identity, known: Option<&User>, limit: usize) -> Value {
+    let mut info = json!({ "id": identity.user });
+    let more = known.into_iter().flat_map(|user| [("name", &user.name), ("image_url", &user.image_url)]);
+    for (member, value) in more {
+        let Some(value) = value else { continue };
+        info[member] = value.as_str().into();
+        if info.to_string().len() > limit {
+            info.as_object_mut().map(|info| info.remove(member));
+        }
+    }
     if info.to_string().len() <= limit { info } else { json!({}) }
 }
 

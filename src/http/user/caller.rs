@@ -33,6 +33,26 @@ pub async fn identity(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fa
     })
 }
 
+/// Checks the request's token, and that its user and session are still served.
+///
+/// # Errors
+/// As [`identity`], and those of the store.
+pub async fn served(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
+    let identity = identity(parts, headers).await?;
+    let store = &parts.notifications()?.store;
+    let standing = store.standing(&identity.user, identity.session.as_deref(), None).await?;
+    if standing.is_refused() { Err(ended()) } else { Ok(identity) }
+}
+
+/// What somebody is told whose token outlives the session.
+#[must_use]
+pub fn ended() -> Fault {
+    Fault::Unauthenticated {
+        given: true,
+        reason: "the session has ended, or the user is not served any more".to_owned(),
+    }
+}
+
 /// The app that a request is for: named by `app` in the query or the body, or by the header, as its id or one of its keys; else the only
 /// one there is.
 ///

@@ -5,13 +5,14 @@
 pub mod auth;
 pub mod caller;
 pub mod form;
+pub mod inbox;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header, request};
-use axum::routing::post;
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer};
+use axum::routing::{get, post};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use super::fault::Fault;
 use crate::config::Config;
@@ -29,7 +30,14 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
             .route(&format!("{prefix}{alias}/pusher/auth"), post(auth::channel).fallback(only_post))
             .route(&format!("{prefix}{alias}/pusher/user-auth"), post(auth::user).fallback(only_post));
     }
-    router.layer(cross_origin(config))
+    router
+        .route(&format!("{prefix}/v1/inbox"), get(inbox::list))
+        .route(&format!("{prefix}/v1/inbox/counts"), get(inbox::counts))
+        .route(&format!("{prefix}/v1/inbox/changes"), get(inbox::changes))
+        .route(&format!("{prefix}/v1/inbox/bulk"), post(inbox::bulk))
+        .route(&format!("{prefix}/v1/inbox/mark-all"), post(inbox::mark_all))
+        .route(&format!("{prefix}/v1/inbox/{{id}}"), get(inbox::show).patch(inbox::change).delete(inbox::delete))
+        .layer(cross_origin(config))
 }
 
 async fn only_post() -> Fault {
@@ -41,12 +49,14 @@ fn cross_origin(config: &Config) -> CorsLayer {
     let origins = Origins::of(config);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin: &HeaderValue, _: &request::Parts| origins.allow(origin)))
-        .allow_methods(AllowMethods::list([Method::POST, Method::OPTIONS]))
+        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS]))
         .allow_headers(AllowHeaders::list([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
             HeaderName::from_static("x-herald-app"),
         ]))
+        .expose_headers(ExposeHeaders::list([header::ETAG, header::RETRY_AFTER]))
         .vary([header::ORIGIN])
         .max_age(PREFLIGHT_MAX_AGE)
 }

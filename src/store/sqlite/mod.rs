@@ -88,6 +88,8 @@ impl Sqlite {
             .bind(Uuid::now_v7().to_string())
             .execute(&writer)
             .await?;
+        // Whoever had taken them was the last process with this file, and is gone.
+        sqlx::query("UPDATE outbox SET locked_until = NULL WHERE delivered_at IS NULL").execute(&writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE)

@@ -30,13 +30,15 @@ impl<'r> FromRow<'r, SqliteRow> for User {
 
 #[async_trait]
 impl People for Sqlite {
-    async fn standing(&self, user: &str, session: Option<&str>) -> Result<Standing, StoreError> {
+    async fn standing(&self, user: &str, session: Option<&str>, org: Option<&str>) -> Result<Standing, StoreError> {
         let mut tx = self.read().await?;
         let row = sqlx::query_as("SELECT * FROM users WHERE id = $1").bind(user).fetch_optional(&mut *tx).await?;
         let sql = "SELECT EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1),
-            EXISTS (SELECT 1 FROM ended_sessions WHERE session_id = $2)";
-        let (is_deleted, is_session_ended) = sqlx::query_as(sql).bind(user).bind(session).fetch_one(&mut *tx).await?;
-        Ok(Standing { user: row, is_deleted, is_session_ended })
+            EXISTS (SELECT 1 FROM ended_sessions WHERE session_id = $2),
+            EXISTS (SELECT 1 FROM org_members WHERE org_id = $3 AND user_id = $1 AND deleted_at IS NOT NULL)";
+        let (is_deleted, is_session_ended, has_left) =
+            sqlx::query_as(sql).bind(user).bind(session).bind(org).fetch_one(&mut *tx).await?;
+        Ok(Standing { user: row, is_deleted, is_session_ended, has_left })
     }
 
     async fn apply(&self, inbound: &Inbound<'_>, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {

@@ -1,0 +1,70 @@
+//! `POST /webhooks/clerk` (section 1.11): users, sessions and memberships as Clerk tells of them. Whoever is not to be served any more loses
+//! the connections right after the commit.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse as _, Response};
+use herald_protocol::UserId;
+use serde_json::json;
+
+use crate::http::error::ApiError;
+use crate::http::fault::Fault;
+use crate::http::pusher::body;
+use crate::integrations::clerk::webhook;
+use crate::parts::Parts;
+use crate::store::people::{Applied, Ended, Inbound};
+use crate::store::time::Timestamp;
+
+/// The largest body.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// Applies a webhook. Clerk sends it again unless the answer is 200, so that is what it gets for all that a repetition would not change.
+///
+/// # Errors
+/// 400 for what is not Clerk's, without a word why; 500 when it could not be kept.
+pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
+    let (head, body) = request.into_parts();
+    let within = parts.config.server.request_timeout;
+    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
+        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
+        _ => Fault::BodyIncomplete,
+    })?;
+    let now = Timestamp::now();
+    let (seconds, millis) = (now.as_micros() / 1_000_000, now.as_micros() / 1_000);
+    let secrets = parts.config.auth.webhook_secret.as_ref().ok_or(Fault::NotFound)?;
+    let verified = secrets.verify(&head.headers, &body, u64::try_from(seconds).unwrap_or_default());
+    let event_id = verified.map_err(|error| Fault::NotVerified(error.to_string()))?;
+    match webhook::read(&body, parts.config.auth.clerk_instance_id.as_deref(), millis) {
+        Err(error) => tracing::warn!(%error, event_id, "a webhook of Clerk's is ignored"),
+        Ok(webhook) => {
+            let inbound = Inbound { source: "clerk", event_id, kind: &webhook.kind };
+            let applied = parts.notifications()?.store.apply(&inbound, &webhook.change, now).await?;
+            tracing::debug!(event_id, kind = webhook.kind, ?applied, "a webhook of Clerk's was received");
+            if applied != Applied::Unchanged {
+                end(&parts, now).await?; // after a repetition too: the first may not have come so far
+            }
+        }
+    }
+    Ok(Json(json!({ "received": true })).into_response())
+}
+
+/// Ends the connections of those who have been ended lately.
+async fn end(parts: &Parts, now: Timestamp) -> Result<(), Fault> {
+    const LATELY: Duration = Duration::from_secs(60);
+    for ended in parts.notifications()?.store.ended_since(now.before(LATELY)).await? {
+        match ended {
+            Ended::Session { session, .. } => parts.hub.end_session(&session),
+            Ended::User { user, .. } => {
+                // An id that no connection can have has none.
+                if let Ok(user) = UserId::parse(&user) {
+                    parts.hub.end_user(&user);
+                }
+            }
+            Ended::Membership { user, .. } => parts.hub.ask_anew(&user),
+        }
+    }
+    Ok(())
+}

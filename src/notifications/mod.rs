@@ -1,0 +1,93 @@
+//! The inbox of every user, moving: what was committed is published ([`relay`]), what becomes due is announced ([`schedule`]), what is
+//! asked for is checked ([`wish`]).
+//!
+//! Always: a request is answered after its commit, and what is committed reaches the user's connections, after a restart if need be; of one
+//! inbox events are published in the order of their revisions. While the store is away both loops wait and say so once.
+//!
+//! Not here: what is kept and how (`store`), who may ask (`http`).
+
+pub mod relay;
+pub mod schedule;
+pub mod wish;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::apps::Apps;
+use crate::hub::Hub;
+use crate::store::{Store, StoreError};
+
+/// How often is looked for what nobody has given a sign of.
+const TICK: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Notifications {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    committed: Arc<Notify>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Notifications {
+    /// Starts to publish and to announce what `store` has, until [`Notifications::finish`].
+    #[must_use]
+    pub fn start(store: Arc<dyn Store>, hub: &Arc<Hub>, apps: &Arc<Apps>) -> Self {
+        let this = Self { store, committed: Arc::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let relay = relay::Relay {
+            store: Arc::clone(&this.store),
+            hub: Arc::clone(hub),
+            apps: Arc::clone(apps),
+            committed: Arc::clone(&this.committed),
+        };
+        let stop = this.stop.clone();
+        this.tasks.spawn(async move { relay.run(&stop).await });
+        let (store, committed, stop) = (Arc::clone(&this.store), Arc::clone(&this.committed), this.stop.clone());
+        this.tasks.spawn(async move { stop.run_until_cancelled(schedule::run(&*store, &committed)).await });
+        this
+    }
+
+    /// Something was committed on this node: it is published now instead of within a second.
+    pub fn committed(&self) {
+        self.committed.notify_one();
+    }
+
+    /// Ends the loops after what they are doing, and the store's connections.
+    pub async fn finish(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.store.close().await;
+    }
+}
+
+/// Says once when the store goes away, and once when it is back.
+#[derive(Debug, Default)]
+struct Outage {
+    lasts: bool,
+}
+
+impl Outage {
+    fn note<T>(&mut self, what: &str, result: Result<T, StoreError>) -> Option<T> {
+        match result {
+            Ok(done) => {
+                if std::mem::take(&mut self.lasts) {
+                    tracing::info!(what, "the store answers again");
+                }
+                Some(done)
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.lasts, true) {
+                    let cause = std::error::Error::source(&error).map(ToString::to_string);
+                    tracing::error!(what, %error, cause, "the store fails; it is tried on");
+                }
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! From the outbox to the users' connections (section 8.7).
+//!
+//! An event is taken, published like any other on the user's own channel, and marked. A node that ends between the last two publishes it
+//! again: at least once, in order. Nobody listening is no fault: whoever was away asks what has changed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use herald_protocol::ChannelName;
+use herald_protocol::json::quoted;
+use herald_protocol::segment::user_channel;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::{Outage, TICK};
+use crate::apps::Apps;
+use crate::cluster::{Event, Unpublished};
+use crate::hub::Hub;
+use crate::metrics;
+use crate::store::Store;
+use crate::store::sending::Outgoing;
+use crate::store::time::Timestamp;
+
+/// Events that are taken at once.
+const BATCH: usize = 200;
+/// How long they are this node's; after that another one takes them.
+const LOCK: Duration = Duration::from_secs(30);
+/// The longest name of a user's channel.
+const LONGEST_NAME: usize = 200;
+
+/// What the loop needs.
+#[derive(Debug)]
+pub struct Relay {
+    /// Where events wait.
+    pub store: Arc<dyn Store>,
+    /// Where they go.
+    pub hub: Arc<Hub>,
+    /// Whose they are.
+    pub apps: Arc<Apps>,
+    /// Somebody has committed something.
+    pub committed: Arc<Notify>,
+}
+
+impl Relay {
+    /// Publishes until it is stopped; what was taken by then is published or given back.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut outage = Outage::default();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.committed.notified() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+            // As long as there is a full batch, the next one waits for nobody's sign.
+            while !stop.is_cancelled() && self.pass(&mut outage).await {}
+        }
+    }
+
+    /// One batch; whether there may be more.
+    async fn pass(&self, outage: &mut Outage) -> bool {
+        let now = Timestamp::now();
+        let taken = self.store.take_outgoing(BATCH, now.after(LOCK), now).await;
+        let Some(taken) = outage.note("relay", taken) else { return false };
+        let mut published = Vec::with_capacity(taken.len());
+        let mut failed = None;
+        for outgoing in &taken {
+            match self.publish(outgoing).await {
+                Ok(()) => published.push(outgoing.id),
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        let rest: Vec<i64> = taken.iter().skip(published.len()).map(|outgoing| outgoing.id).collect();
+        if let Some(error) = failed {
+            tracing::debug!(%error, waiting = rest.len(), "inbox events wait");
+        }
+        let is_settled = async {
+            self.store.published(&published, Timestamp::now()).await?;
+            self.store.release(&rest).await
+        };
+        let is_settled = outage.note("relay", is_settled.await).is_some();
+        is_settled && rest.is_empty() && !taken.is_empty()
+    }
+
+    async fn publish(&self, outgoing: &Outgoing) -> Result<(), Unpublished> {
+        // An app that is not configured any more has nobody who could listen.
+        let Some(app) = self.apps.by_id(&outgoing.app) else { return Ok(()) };
+        let Ok(channel) = ChannelName::parse(&user_channel(&outgoing.user), LONGEST_NAME) else { return Ok(()) };
+        let data = quoted(&outgoing.payload);
+        let event = Event { channel: &channel, name: &outgoing.event, data: &data, except: None, once: None };
+        self.hub.publish(&app, &event).await?;
+        metrics::INBOX_EVENTS.increment(1);
+        Ok(())
+    }
+}

@@ -1,0 +1,246 @@
+//! A request to create a notification, from its JSON to what is kept (section 8.6): every limit is checked here, and what is wrong is
+//! named.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+
+use crate::store::notification::{Draft, Severity, is_type};
+use crate::store::sending::MAX_RECIPIENTS;
+use crate::store::time::Timestamp;
+
+const MAX_TITLE: usize = 500;
+const MAX_MESSAGE: usize = 10_000;
+const MAX_DATA: usize = 32 * 1024;
+const MAX_OBJECT: usize = 4 * 1024;
+const MAX_URL: usize = 2_048;
+const MAX_KEY: usize = 255;
+/// How far ahead a notification may be scheduled.
+const MAX_AHEAD: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+
+/// What was asked for, checked.
+#[derive(Debug, PartialEq)]
+pub struct Wish {
+    /// For whom: sorted, each once.
+    pub recipients: Vec<String>,
+    /// What it says.
+    pub draft: Draft,
+    /// The request's id, if it has one.
+    pub transaction_id: Option<String>,
+    /// The same for the same request, whoever it is for.
+    pub hash: String,
+    /// From when on it is in the inboxes.
+    pub deliver_at: Option<Timestamp>,
+}
+
+/// What is wrong with a request, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct InvalidWish(pub String);
+
+#[derive(Deserialize)]
+struct Written {
+    to: Option<To>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    title: Option<String>,
+    message: Option<String>,
+    severity: Option<String>,
+    action_url: Option<String>,
+    image_url: Option<String>,
+    actor: Option<Value>,
+    object: Option<Value>,
+    data: Option<Value>,
+    transaction_id: Option<String>,
+    group_key: Option<String>,
+    deliver_at: Option<String>,
+    expires_at: Option<String>,
+    exclude_user_ids: Option<Vec<String>>,
+    org_id: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct To {
+    user_ids: Option<Vec<String>>,
+}
+
+impl Wish {
+    /// Reads a body at the time `now`. Members that are not known are left out of account.
+    ///
+    /// # Errors
+    /// See [`InvalidWish`].
+    pub fn parse(body: &[u8], now: Timestamp) -> Result<Self, InvalidWish> {
+        let whole: Value = serde_json::from_slice(body).map_err(|_| wrong("the body must be a JSON object"))?;
+        let written: Written = Written::deserialize(&whole).map_err(|error| wrong(format!("the body: {error}")))?;
+        let recipients = recipients(written.to, written.exclude_user_ids.unwrap_or_default())?;
+        let kind = written.kind.filter(|kind| is_type(kind)).ok_or_else(|| {
+            wrong("`type` must be words of a-z and 0-9 joined by . _ or -, such as comment.mentioned, of at most 200 characters")
+        })?;
+        let title = text("title", written.title, MAX_TITLE)?.filter(|title| !title.is_empty());
+        let severity = written.severity.as_deref().map_or(Some(Severity::Normal), Severity::parse);
+        let deliver_at = time("deliver_at", written.deliver_at.as_deref())?;
+        if deliver_at.is_some_and(|at| at > now.after(MAX_AHEAD)) {
+            return Err(wrong("`deliver_at` is more than a year ahead"));
+        }
+        let draft = Draft {
+            kind,
+            severity: severity.ok_or_else(|| wrong("`severity` must be one of low, normal, high and critical"))?,
+            title: title.ok_or_else(|| wrong("`title` is missing"))?,
+            message: text("message", written.message, MAX_MESSAGE)?,
+            action_url: url("action_url", written.action_url)?,
+            image_url: url("image_url", written.image_url)?,
+            actor: object("actor", written.actor)?,
+            object: object("object", written.object)?,
+            data: json("data", written.data.filter(|data| !data.is_null()), MAX_DATA)?,
+            org_id: text("org_id", written.org_id, MAX_KEY)?,
+            group_key: key("group_key", written.group_key)?,
+            expires_at: time("expires_at", written.expires_at.as_deref())?,
+        };
+        if draft.group_key.is_some() && deliver_at.is_some() {
+            return Err(wrong("`group_key` and `deliver_at` exclude each other: a group grows when its event happens"));
+        }
+        let transaction_id = key("transaction_id", written.transaction_id)?;
+        Ok(Self { recipients, draft, transaction_id, hash: hash(whole), deliver_at })
+    }
+}
+
+fn wrong(text: impl Into<String>) -> InvalidWish {
+    InvalidWish(text.into())
+}
+
+fn recipients(to: Option<To>, excluded: Vec<String>) -> Result<Vec<String>, InvalidWish> {
+    let allowed = format!("`to` must be {{\"user_ids\": [1 to {MAX_RECIPIENTS} ids]}}");
+    let mut users = to.and_then(|to| to.user_ids).ok_or_else(|| wrong(&allowed))?;
+    if !(1..=MAX_RECIPIENTS).contains(&users.len()) {
+        return Err(wrong(format!("`to.user_ids` has {} ids; {allowed}", users.len())));
+    }
+    let is_id = |id: &String| (1..=MAX_KEY).contains(&id.len()) && !id.chars().any(char::is_control);
+    if !users.iter().all(is_id) {
+        return Err(wrong(format!("`to.user_ids`: an id has 1 to {MAX_KEY} bytes and no control characters")));
+    }
+    users.retain(|user| !excluded.contains(user));
+    users.sort_unstable();
+    users.dedup();
+    Ok(users)
+}
+
+fn text(name: &str, text: Option<String>, limit: usize) -> Result<Option<String>, InvalidWish> {
+    let length = text.as_ref().map_or(0, |text| text.chars().count());
+    if length > limit {
+        return Err(wrong(format!("`{name}` has {length} characters, {limit} are allowed")));
+    }
+    if text.as_ref().is_some_and(|text| text.contains('\0')) {
+        return Err(wrong(format!("`{name}` must not hold the character U+0000")));
+    }
+    Ok(text)
+}
+
+fn key(name: &str, written: Option<String>) -> Result<Option<String>, InvalidWish> {
+    let key = text(name, written, MAX_KEY)?;
+    if key.as_ref().is_some_and(String::is_empty) { Err(wrong(format!("`{name}` must not be empty"))) } else { Ok(key) }
+}
+
+/// A web address, or one within the app. Nothing that a browser would run.
+fn url(name: &str, written: Option<String>) -> Result<Option<String>, InvalidWish> {
+    let Some(written) = text(name, written, MAX_URL)? else { return Ok(None) };
+    let is_web = ["http://", "https://"].iter().any(|scheme| written.starts_with(scheme));
+    let is_relative = written.starts_with('/') && !written.starts_with("//");
+    if is_web || is_relative {
+        Ok(Some(written))
+    } else {
+        Err(wrong(format!("`{name}` must begin with https://, http:// or /")))
+    }
+}
+
+fn object(name: &str, written: Option<Value>) -> Result<Option<Value>, InvalidWish> {
+    let written = written.filter(|value| !value.is_null());
+    if written.as_ref().is_some_and(|value| !value.is_object()) {
+        return Err(wrong(format!("`{name}` must be an object")));
+    }
+    json(name, written, MAX_OBJECT)
+}
+
+fn json(name: &str, written: Option<Value>, limit: usize) -> Result<Option<Value>, InvalidWish> {
+    let size = written.as_ref().map_or(0, |value| value.to_string().len());
+    if size > limit { Err(wrong(format!("`{name}` has {size} bytes, {limit} are allowed"))) } else { Ok(written) }
+}
+
+fn time(name: &str, written: Option<&str>) -> Result<Option<Timestamp>, InvalidWish> {
+    written.map(|text| text.parse().map_err(|error| wrong(format!("`{name}`: {error}")))).transpose()
+}
+
+/// A digest of what is asked for, without whom it is for and the id of the request: its members in one order.
+fn hash(mut whole: Value) -> String {
+    if let Some(members) = whole.as_object_mut() {
+        members.remove("to");
+        members.remove("transaction_id");
+        members.remove("exclude_user_ids");
+    }
+    data_encoding::HEXLOWER.encode(&Sha256::digest(whole.to_string().as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(change: Value) -> Result<Wish, InvalidWish> {
+        let mut body = json!({ "to": { "user_ids": ["b", "a", "b"] }, "type": "comment.mentioned", "title": "Hello" });
+        for (name, value) in change.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        Wish::parse(body.to_string().as_bytes(), Timestamp::EPOCH)
+    }
+
+    #[test]
+    fn a_request_is_read_and_its_users_are_sorted() {
+        let wish = parse(json!({ "exclude_user_ids": ["c"], "unknown": 1, "data": null, "severity": "high" })).unwrap();
+        assert_eq!(wish.recipients, ["a", "b"]);
+        assert_eq!((wish.draft.severity, wish.draft.data), (Severity::High, None));
+    }
+
+    #[test]
+    fn the_same_request_has_the_same_hash_whoever_it_is_for() {
+        let one = parse(json!({ "message": "x" })).unwrap().hash;
+        assert_eq!(
+            one,
+            parse(json!({ "message": "x", "to": { "user_ids": ["z"] }, "transaction_id": "t" })).unwrap().hash
+        );
+        assert_ne!(one, parse(json!({ "message": "y" })).unwrap().hash);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_what_is_allowed() {
+        for (change, part) in [
+            (json!({ "to": {} }), "1 to 1000"),
+            (json!({ "to": { "user_ids": [] } }), "0 ids"),
+            (json!({ "to": { "user_ids": vec!["x"; 1_001] } }), "1001 ids"),
+            (json!({ "to": { "user_ids": [""] } }), "1 to 255 bytes"),
+            (json!({ "to": { "user_ids": [7] } }), "string"),
+            (json!({ "type": "Comment" }), "comment.mentioned"),
+            (json!({ "type": null }), "`type`"),
+            (json!({ "title": "" }), "`title` is missing"),
+            (json!({ "title": "x".repeat(501) }), "501 characters, 500"),
+            (json!({ "title": "a\0b" }), "U+0000"),
+            (json!({ "message": "x".repeat(10_001) }), "10000"),
+            (json!({ "severity": "urgent" }), "low, normal, high and critical"),
+            (json!({ "action_url": "javascript:alert(1)" }), "https://"),
+            (json!({ "action_url": "//evil.example" }), "https://"),
+            (json!({ "actor": "Jane" }), "`actor` must be an object"),
+            (json!({ "data": "x".repeat(32 * 1024) }), "32768"),
+            (json!({ "deliver_at": "tomorrow" }), "2026-01-31T12:00:00Z"),
+            (json!({ "deliver_at": "2099-01-01T00:00:00Z" }), "a year ahead"),
+            (json!({ "group_key": "g", "deliver_at": "1970-01-02T00:00:00Z" }), "exclude each other"),
+            (json!({ "transaction_id": "" }), "must not be empty"),
+        ] {
+            let error = parse(change.clone()).unwrap_err().to_string();
+            assert!(error.contains(part), "{change}: {error}");
+        }
+        for body in ["", "[]", "7"] {
+            assert!(Wish::parse(body.as_bytes(), Timestamp::EPOCH).is_err(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Herald as the auth endpoint: who is let in, in what forms it is asked, and how pages of other origins get to see the answer.
+
+use serde_json::json;
+
+use super::support::Herald;
+use super::user::{auth, authorize, request, token};
+
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded";
+const ORIGIN: &str = "https://app.example.com";
+
+#[tokio::test]
+async fn form_json_and_the_old_address_are_answered_alike() {
+    let herald = Herald::start(&auth("")).await;
+    let authorization = format!("Authorization: Bearer {}", token("user_ann", &json!({})));
+    let expected = herald.app.authorize("12.34".parse().unwrap(), "private-user-user_ann", None);
+    for path in ["/pusher/auth", "/api/pusher/auth"] {
+        for (kind, body) in [
+            (FORM, "socket_id=12.34&channel_name=private-user-user_ann".to_owned()),
+            (
+                "Content-Type: application/json",
+                json!({ "socket_id": "12.34", "channel_name": "private-user-user_ann" }).to_string(),
+            ),
+        ] {
+            let answer = request(&herald, "POST", path, &[&authorization, kind], &body).await;
+            assert_eq!(answer.ok(), json!({ "auth": expected }), "{path} {kind}");
+            assert_eq!(answer.headers["cache-control"], "no-store");
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_channels_are_answered_one_by_one() {
+    let herald = Herald::start(&auth("[[auth.rules]]\nchannels = [\"room-*\"]")).await;
+    let form = "&socket_id=1.1&channel_name[0]=private-room-1&channel_name[1]=private-user-user_bob";
+    let answer = authorize(&herald, "/pusher/auth", &token("user_ann", &json!({})), form).await.ok();
+    let expected = herald.app.authorize("1.1".parse().unwrap(), "private-room-1", None);
+    assert_eq!(answer["private-room-1"], json!({ "status": 200, "data": { "auth": expected } }));
+    assert_eq!(answer["private-user-user_bob"], json!({ "status": 403 }));
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_status_and_code() {
+    let herald = Herald::start(&auth("")).await;
+    let good = token("user_ann", &json!({}));
+    for (path, token, form, status, code) in [
+        ("/pusher/auth", good.as_str(), "socket_id=1.1&channel_name=private-user-user_bob", 403, "forbidden"),
+        ("/pusher/auth", &good, "socket_id=1.1&channel_name=private-encrypted-user-user_ann", 403, "forbidden"),
+        ("/pusher/auth", &good, "socket_id=1.1&channel_name=news", 400, "invalid_request"),
+        ("/pusher/auth", &good, "socket_id=1.1&channel_name=private-a b", 400, "invalid_request"),
+        ("/pusher/auth", &good, "socket_id=1.1%3Ax&channel_name=private-user-user_ann", 400, "invalid_request"),
+        ("/pusher/auth", &good, "socket_id=1.1", 400, "invalid_request"),
+        ("/pusher/user-auth", &good, "", 400, "invalid_request"),
+        ("/pusher/user-auth", "a.b.c", "socket_id=1.1", 401, "invalid_token"),
+        ("/pusher/auth", &good, "socket_id=1.1&channel_name=private-user-user_ann&app=other", 404, "unknown_app"),
+    ] {
+        let answer = authorize(&herald, path, token, form).await;
+        assert_eq!((answer.status, answer.json()["error"]["code"].as_str().unwrap()), (status, code), "{path} {form}");
+    }
+    let get = request(&herald, "GET", "/pusher/auth", &[], "").await;
+    assert_eq!((get.status, get.headers["allow"].as_str()), (405, "POST, OPTIONS"));
+    let authorization = format!("Authorization: Bearer {good}");
+    let text = request(&herald, "POST", "/pusher/auth", &[&authorization, "Content-Type: text/plain"], "x").await;
+    assert_eq!(text.status, 415);
+    let large = request(&herald, "POST", "/pusher/auth", &[&authorization, FORM], &"x".repeat(65 * 1024)).await;
+    assert_eq!((large.status, &large.json()["error"]["code"]), (413, &json!("too_large")));
+    assert!(!herald.has_logged(&good), "a token stands in no log");
+}
+
+#[tokio::test]
+async fn with_several_apps_the_request_says_for_which() {
+    let apps = "[[apps]]\nid = \"one\"\nkey = \"key-1\"\nsecret = \"s1\"\n[[apps]]\nid = \"two\"\nkey = \"key-2\"\nsecret = \"s2\"\n";
+    let herald = Herald::start(&format!("{}{apps}", auth(""))).await;
+    let token = token("user_ann", &json!({}));
+    let form = "socket_id=1.1&channel_name=private-user-user_ann";
+    let answer = authorize(&herald, "/pusher/auth", &token, form).await;
+    assert_eq!((answer.status, &answer.json()["error"]["code"]), (400, &json!("app_required")));
+    for named in ["two", "key-2"] {
+        let answer = authorize(&herald, &format!("/pusher/auth?app={named}"), &token, form).await.ok();
+        assert!(answer["auth"].as_str().unwrap().starts_with("key-2:"), "{named}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn pages_of_the_configured_origins_see_answers_and_refusals_and_others_none() {
+    let herald = Herald::start(&auth("")).await;
+    let preflight = |origin: &'static str| {
+        let origin = format!("Origin: {origin}");
+        let herald = &herald;
+        async move {
+            let headers =
+                [&*origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization"];
+            request(herald, "OPTIONS", "/pusher/auth", &headers, "").await
+        }
+    };
+    let allowed = preflight(ORIGIN).await;
+    assert_eq!(allowed.headers["access-control-allow-origin"], ORIGIN);
+    assert!(allowed.headers["access-control-allow-headers"].contains("authorization"));
+    assert_eq!(allowed.headers["access-control-max-age"], "600");
+    assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
+    let refused = request(&herald, "POST", "/pusher/auth", &["Origin: https://app.example.com", FORM], "").await;
+    assert_eq!((refused.status, refused.headers["access-control-allow-origin"].as_str()), (401, ORIGIN));
+    assert!(refused.headers["vary"].to_ascii_lowercase().contains("origin"));
+}

@@ -1,0 +1,102 @@
+//! What follows from Clerk's webhooks: names, ended sessions, banned and deleted users, memberships.
+
+use herald::integrations::standard_webhooks::Secrets;
+use serde_json::{Value, json};
+
+use super::support::Herald;
+use super::support::api::Answer;
+use super::user::{ask, auth, authorize, notify, now, request, subscriber, tab, token};
+
+const SECRET: &str = "whsec_9Z4cW1aHOMtFQ33Ng+vLTgyo4pmB2pS9";
+
+fn config() -> String {
+    auth(&format!("webhook_secret = \"{SECRET}\"\n[[auth.rules]]\nchannels = [\"room\"]"))
+}
+
+async fn webhook(herald: &Herald, id: &str, kind: &str, data: &Value) -> Answer {
+    let body = json!({ "type": kind, "object": "event", "data": data, "timestamp": now() }).to_string();
+    let signature = Secrets::parse(SECRET).unwrap().sign(id, now(), body.as_bytes());
+    let headers =
+        [format!("svix-id: {id}"), format!("svix-timestamp: {}", now()), format!("svix-signature: {signature}")];
+    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+    request(herald, "POST", "/webhooks/clerk", &headers, &body).await
+}
+
+#[tokio::test]
+async fn a_session_that_is_revoked_loses_its_socket_and_opens_none_again() {
+    let herald = Herald::start(&config()).await;
+    let mut ended = tab(&herald, "user_ann").await;
+    let other = json!({ "sid": "sess_other" });
+    let mut stays = subscriber(&herald, &token("user_ann", &other), "private-user-user_ann").await;
+    let session = json!({ "id": "sess_user_ann", "user_id": "user_ann", "object": "session" });
+    let answer = webhook(&herald, "msg_1", "session.revoked", &session).await;
+    assert_eq!(answer.ok(), json!({ "received": true }));
+    ended.expect_error(4009).await;
+    ended.expect_close(4009).await;
+    let form = "socket_id=1.1&channel_name=private-user-user_ann";
+    let refused = authorize(&herald, "/pusher/auth", &token("user_ann", &json!({})), form).await;
+    assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &json!("invalid_token")));
+    assert_eq!(ask(&herald, "user_ann", "GET", "/v1/inbox", &Value::Null).await.status, 401);
+    herald.trigger("private-user-user_ann", "marker", "1").await;
+    stays.expect("marker").await;
+    assert_eq!(authorize(&herald, "/pusher/auth", &token("user_ann", &other), form).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_user_who_is_banned_or_deleted_is_out_everywhere() {
+    for (kind, data) in [
+        ("user.updated", json!({ "id": "user_ann", "banned": true, "updated_at": 1 })),
+        ("user.deleted", json!({ "id": "user_ann", "deleted": true })),
+    ] {
+        let herald = Herald::start(&config()).await;
+        notify(&herald, &["user_ann"], "Hello").await;
+        let mut tab = tab(&herald, "user_ann").await;
+        webhook(&herald, "msg_1", kind, &data).await.ok();
+        tab.expect_error(4009).await;
+        tab.expect_close(4009).await;
+        assert_eq!(ask(&herald, "user_ann", "GET", "/v1/inbox", &Value::Null).await.status, 401, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn members_see_the_name_and_picture_that_clerk_knows() {
+    let herald = Herald::start(&config()).await;
+    let user = json!({
+        "id": "user_ann", "first_name": "Ann", "last_name": "Lee", "image_url": "https://img.clerk.com/x", "updated_at": 2,
+        "primary_email_address_id": "e", "email_addresses":
+            [{ "id": "e", "email_address": "ann@example.com", "verification": { "status": "verified" } }],
+    });
+    webhook(&herald, "msg_1", "user.created", &user).await.ok();
+    let form = "socket_id=1.1&channel_name=presence-room";
+    let answer = authorize(&herald, "/pusher/auth", &token("user_ann", &json!({})), form).await.ok();
+    let data: Value = serde_json::from_str(answer["channel_data"].as_str().unwrap()).unwrap();
+    let info = json!({ "id": "user_ann", "name": "Ann Lee", "image_url": "https://img.clerk.com/x" });
+    assert_eq!(data, json!({ "user_id": "user_ann", "user_info": info }));
+    assert!(!answer.to_string().contains("ann@example.com"), "an address is nobody's business");
+}
+
+#[tokio::test]
+async fn who_leaves_an_organization_comes_back_and_is_not_let_into_its_channels() {
+    let herald = Herald::start(&config()).await;
+    let claims = json!({ "o": { "id": "org_1", "rol": "member" } });
+    let mut client = subscriber(&herald, &token("user_ann", &claims), "private-org-org_1").await;
+    let membership =
+        json!({ "organization": { "id": "org_1" }, "public_user_data": { "user_id": "user_ann" }, "updated_at": 5 });
+    webhook(&herald, "msg_1", "organizationMembership.deleted", &membership).await.ok();
+    client.expect_error(4200).await;
+    client.expect_close(4200).await;
+    let form = "socket_id=1.1&channel_name=private-org-org_1";
+    let refused = authorize(&herald, "/pusher/auth", &token("user_ann", &claims), form).await;
+    assert_eq!(refused.status, 403, "though the token still says so");
+}
+
+#[tokio::test]
+async fn what_is_not_clerks_is_refused_and_what_is_unknown_is_received() {
+    let herald = Herald::start(&config()).await;
+    let unsigned =
+        request(&herald, "POST", "/webhooks/clerk", &[], r#"{"type":"user.deleted","data":{"id":"user_ann"}}"#).await;
+    assert_eq!((unsigned.status, &unsigned.json()["error"]["code"]), (400, &json!("invalid_signature")));
+    assert_eq!(webhook(&herald, "msg_1", "waitlistEntry.created", &json!({ "id": "x" })).await.status, 200);
+    assert_eq!(webhook(&herald, "msg_2", "user.deleted", &json!({ "deleted": true })).await.status, 200);
+    assert!(!herald.has_logged(SECRET));
+}

@@ -1,0 +1,118 @@
+//! Keys that the identity provider publishes: fetched once, kept while it is away, not fetched for whoever makes up ids.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use herald::identity::Algorithm;
+use herald::integrations::jwks::{Jwks, NoKeys};
+
+use super::user::key_id;
+
+/// A provider that answers what it is told to, and counts how often it is asked.
+struct Provider {
+    url: String,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Provider {
+    async fn start(answer: impl Fn(usize) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/.well-known/jwks.json", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                let mut request = [0; 4096];
+                let read = stream.read(&mut request).await.unwrap();
+                assert!(String::from_utf8_lossy(&request[..read]).starts_with("GET /.well-known/jwks.json "));
+                stream.write_all(answer(number).as_bytes()).await.ok();
+            }
+        });
+        Self { url, asked }
+    }
+
+    fn keys(&self) -> Jwks {
+        Jwks::new(self.url.clone(), herald::outgoing::client().unwrap(), vec![Algorithm::Rs256])
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+fn document() -> String {
+    let vectors: Value = serde_json::from_str(include_str!("../vectors/clerk_jwt.json")).unwrap();
+    vectors["jwks"].to_string()
+}
+
+fn answer(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
+}
+
+#[tokio::test]
+async fn a_hundred_requests_at_once_are_one_fetch() {
+    let provider = Provider::start(|_| answer("200 OK", &document())).await;
+    let (keys, id) = (Arc::new(provider.keys()), key_id());
+    let tasks: Vec<_> = (0..100)
+        .map(|_| {
+            let (keys, id) = (Arc::clone(&keys), id.clone());
+            tokio::spawn(async move { keys.find(Some(&id)).await.unwrap().is_some() })
+        })
+        .collect();
+    for task in tasks {
+        assert!(task.await.unwrap());
+    }
+    assert_eq!(provider.asked(), 1);
+}
+
+#[tokio::test]
+async fn ids_that_are_made_up_cause_no_flood() {
+    let provider = Provider::start(|_| answer("200 OK", &document())).await;
+    let keys = provider.keys();
+    for number in 0..50 {
+        assert_eq!(keys.find(Some(&format!("ins_{number}"))).await, Ok(None));
+    }
+    assert!(keys.find(Some(&key_id())).await.unwrap().is_some());
+    assert_eq!(provider.asked(), 1, "the set is fresh, so none of them is worth another look for 30 seconds");
+}
+
+#[tokio::test]
+async fn a_provider_that_fails_lies_or_sends_too_much_gives_no_keys() {
+    let redirect =
+        "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    for wrong in [
+        answer("500 Internal Server Error", ""),
+        answer("200 OK", "<html>"),
+        answer("200 OK", &json!({ "keys": "none" }).to_string()),
+        answer("200 OK", &" ".repeat(300 * 1024)),
+        redirect.to_owned(),
+        String::new(),
+    ] {
+        let provider = Provider::start(move |_| wrong.clone()).await;
+        assert_eq!(provider.keys().find(Some(&key_id())).await, Err(NoKeys));
+    }
+}
+
+#[tokio::test]
+async fn a_provider_that_comes_back_is_asked_again() {
+    let provider = Provider::start(|number| match number {
+        0 => answer("503 Service Unavailable", ""),
+        _ => answer("200 OK", &document()),
+    })
+    .await;
+    let keys = provider.keys();
+    assert_eq!(keys.find(Some(&key_id())).await, Err(NoKeys));
+    let found = async {
+        while keys.find(Some(&key_id())).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(super::support::DEADLINE, found).await.unwrap();
+    assert_eq!(provider.asked(), 2);
+}

@@ -1,0 +1,16 @@
+//! Identity and the inbox, from outside: the real binary, tokens as Clerk signs them, sockets that see what arrives.
+//!
+//! One file for each thing that somebody relies on; `support` holds the tokens and a user's requests.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]
+#[path = "../blackbox/support/mod.rs"]
+mod support;
+
+mod asking;
+mod authorizing;
+mod clerk;
+mod creating;
+mod keys;
+mod user;
