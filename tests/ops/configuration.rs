@@ -86,11 +86,23 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     let setup = variables.iter().fold(Setup::new(), |setup, name| setup.env(name, "~ such a value ~"));
     let said = setup.refused().await;
     for name in variables {
-        // What is no address of a Redis may be its password in the wrong place.
-        let value = if name == "HERALD_CLUSTER_REDIS_URL" { "the value" } else { "\"~ such a value ~\"" };
+        // What is no address of a Redis may be its password in the wrong place, what is no key may be another one.
+        const NOT_SHOWN: [&str; 4] = [
+            "HERALD_CLUSTER_REDIS_URL",
+            "HERALD_AUTH_JWT_KEY",
+            "HERALD_AUTH_WEBHOOK_SECRET",
+            "HERALD_AUTH_ENCRYPTION_MASTER_KEY",
+        ];
+        let value = if NOT_SHOWN.contains(&name) { "the value" } else { "\"~ such a value ~\"" };
         let told = said.contains(&format!("(from {name}): {value} is not allowed; it must be "));
         assert!(told != ANY_TEXT.contains(&name), "{name}:\n{said}");
     }
+}
+
+/// A key of the test vectors.
+fn clerk_key(member: &str) -> String {
+    let vectors: serde_json::Value = serde_json::from_str(include_str!("../vectors/clerk_jwt.json")).unwrap();
+    vectors["test_keys"]["a"][member].as_str().unwrap().to_owned()
 }
 
 /// Another value than the default, such as a row of docs/configuration.md allows, as the file would have it.
@@ -113,6 +125,16 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         _ if allowed.starts_with("empty, or a path") => "/prefix".into(),
         _ if allowed.starts_with("1 to 64 letters") => "word".into(),
         _ if allowed.starts_with("text of ") => "***".into(), // as it is shown
+        "\"deny\"" => "allow".into(),
+        _ if allowed.starts_with("the PEM") => clerk_key("test_public_key_pem").into(),
+        _ if allowed.starts_with("pk_test_") => "pk_test_Y2xlcmsuZXhhbXBsZS5jb20k".into(),
+        _ if allowed.starts_with("an https:// URL without a slash") => "https://clerk.example.com".into(),
+        _ if allowed.starts_with("a list, each an http:// or https:// URL") => {
+            vec!["https://example.com", "http://localhost:3000"].into()
+        }
+        _ if allowed.starts_with("whsec_") => "whsec_bm90IGEgc2VjcmV0".into(),
+        _ if allowed.starts_with("ins_") => "ins_2abc".into(),
+        _ if allowed.starts_with("32 bytes in base64") => "J5pgjA3ziAqP8TtB9Gjqo77UtympDuM+FeIpJwHHeVk=".into(),
         _ => panic!("{name} = {default}, allowed: {allowed}"),
     }
 }
@@ -151,6 +173,9 @@ async fn every_variable_has_the_effect_that_the_documentation_says() {
             Ok(position) => place.get(position),
             Err(_) => place.get(part),
         });
+        // Secrets, and what others may have put in their place, are shown to nobody.
+        const HIDDEN: [&str; 3] = ["auth.jwt_key", "auth.webhook_secret", "auth.encryption_master_key"];
+        let value = if HIDDEN.contains(&path.as_str()) { "***".into() } else { value };
         assert_eq!(found, Some(&value), "{variable} is {path}\n{}", checked.stdout);
     }
 }

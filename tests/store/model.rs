@@ -8,7 +8,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
-use super::support::{ANN, draft, open};
+use super::support::{ANN, open};
 
 #[tokio::test]
 async fn list_and_counts_are_what_was_done() {

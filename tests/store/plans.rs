@@ -66,7 +66,6 @@ async fn a_million_notifications_are_no_burden() {
 
     let inbox = "app_id = 'shop' AND user_id = 'user_ann'";
     let list = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > 1) AND visible_at <= 1";
-    let page = "ORDER BY visible_at DESC, id DESC LIMIT 21";
     for (what, index, sql) in [
         ("unread count", "un_unread_idx", format!("SELECT 1 FROM user_notifications WHERE {inbox} AND {list} AND read_at IS NULL AND archived_at IS NULL ORDER BY visible_at DESC LIMIT 1000")),
         ("unseen count", "un_unseen_idx", format!("SELECT 1 FROM user_notifications WHERE {inbox} AND {list} AND seen_at IS NULL AND archived_at IS NULL ORDER BY visible_at DESC LIMIT 1000")),

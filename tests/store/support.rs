@@ -7,7 +7,7 @@ use herald::store::notification::{Draft, Filter, InboxState, Notification};
 use herald::store::sending::{Create, Created};
 use herald::store::sqlite::Sqlite;
 use herald::store::time::Timestamp;
-use herald::store::{Inbox, Inboxes as _, Outbox as _, Store, StoreError};
+use herald::store::{Inbox, Store, StoreError};
 use tempfile::TempDir;
 
 pub(crate) const APP: &str = "shop";
