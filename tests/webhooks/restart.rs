@@ -27,7 +27,7 @@ async fn the_end_tells_what_was_held_back() {
     receiver.expect(json!({ "name": "member_added", "channel": "presence-room", "user_id": "ann" })).await;
     receiver.expect(json!({ "name": "member_removed", "channel": "presence-room", "user_id": "ann" })).await;
     receiver.expect(json!({ "name": "channel_vacated", "channel": "presence-room" })).await;
-    assert!(!herald.data().exists(), "there was nothing to keep");
+    assert!(!herald.data().join(FILE).exists(), "there was nothing to keep");
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn what_cannot_be_written_down_is_counted_as_lost() {
     let mut receiver = Receiver::of_default_app().await;
     let mut herald = herald_with(&[(&receiver, "")]).await;
     receiver.down().await;
-    std::fs::write(herald.data(), "a file where the folder should be").unwrap();
+    std::fs::create_dir_all(herald.data().join(FILE)).unwrap(); // a folder where the file should be
     herald.connect().await.subscribe("hall").await;
     herald.terminate();
     assert!(herald.ended().await.success());
