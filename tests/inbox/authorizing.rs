@@ -83,20 +83,24 @@ async fn with_several_apps_the_request_says_for_which() {
 #[tokio::test]
 async fn pages_of_the_configured_origins_see_answers_and_refusals_and_others_none() {
     let herald = Herald::start(&auth("")).await;
-    let preflight = |origin: &'static str| {
+    let preflight = |path: &'static str, origin: &'static str| {
         let origin = format!("Origin: {origin}");
         let herald = &herald;
         async move {
             let headers =
                 [&*origin, "Access-Control-Request-Method: POST", "Access-Control-Request-Headers: authorization"];
-            request(herald, "OPTIONS", "/pusher/auth", &headers, "").await
+            request(herald, "OPTIONS", path, &headers, "").await
         }
     };
-    let allowed = preflight(ORIGIN).await;
-    assert_eq!(allowed.headers["access-control-allow-origin"], ORIGIN);
-    assert!(allowed.headers["access-control-allow-headers"].contains("authorization"));
-    assert_eq!(allowed.headers["access-control-max-age"], "600");
-    assert!(!preflight("https://evil.example").await.headers.contains_key("access-control-allow-origin"));
+    for path in
+        ["/pusher/auth", "/api/pusher/user-auth", "/v1/inbox", "/v1/inbox/changes", "/v1/inbox/bulk", "/v1/inbox/x"]
+    {
+        let allowed = preflight(path, ORIGIN).await;
+        assert_eq!(allowed.headers["access-control-allow-origin"], ORIGIN, "{path}");
+        assert!(allowed.headers["access-control-allow-headers"].contains("authorization"));
+        assert_eq!(allowed.headers["access-control-max-age"], "600");
+        assert!(!preflight(path, "https://evil.example").await.headers.contains_key("access-control-allow-origin"));
+    }
     let refused = request(&herald, "POST", "/pusher/auth", &["Origin: https://app.example.com", FORM], "").await;
     assert_eq!((refused.status, refused.headers["access-control-allow-origin"].as_str()), (401, ORIGIN));
     assert!(refused.headers["vary"].to_ascii_lowercase().contains("origin"));

@@ -24,24 +24,23 @@ const PREFLIGHT_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(60
 /// The routes; those that begin with `/api` are where the apps had their own before.
 pub fn routes(config: &Config) -> Router<Arc<Parts>> {
     let prefix = &config.server.path_prefix;
+    // Each route answers a wrong method itself: only so does the answer to a browser's question, which is an OPTIONS, pass `cross_origin`.
+    let only = |methods: &'static str| move || async move { Fault::Method(methods) };
     let mut router = Router::new();
     for alias in ["", "/api"] {
         router = router
-            .route(&format!("{prefix}{alias}/pusher/auth"), post(auth::channel).fallback(only_post))
-            .route(&format!("{prefix}{alias}/pusher/user-auth"), post(auth::user).fallback(only_post));
+            .route(&format!("{prefix}{alias}/pusher/auth"), post(auth::channel).fallback(only("POST, OPTIONS")))
+            .route(&format!("{prefix}{alias}/pusher/user-auth"), post(auth::user).fallback(only("POST, OPTIONS")));
     }
+    let item = get(inbox::show).patch(inbox::change).delete(inbox::delete);
     router
-        .route(&format!("{prefix}/v1/inbox"), get(inbox::list))
-        .route(&format!("{prefix}/v1/inbox/counts"), get(inbox::counts))
-        .route(&format!("{prefix}/v1/inbox/changes"), get(inbox::changes))
-        .route(&format!("{prefix}/v1/inbox/bulk"), post(inbox::bulk))
-        .route(&format!("{prefix}/v1/inbox/mark-all"), post(inbox::mark_all))
-        .route(&format!("{prefix}/v1/inbox/{{id}}"), get(inbox::show).patch(inbox::change).delete(inbox::delete))
+        .route(&format!("{prefix}/v1/inbox"), get(inbox::list).fallback(only("GET, OPTIONS")))
+        .route(&format!("{prefix}/v1/inbox/counts"), get(inbox::counts).fallback(only("GET, OPTIONS")))
+        .route(&format!("{prefix}/v1/inbox/changes"), get(inbox::changes).fallback(only("GET, OPTIONS")))
+        .route(&format!("{prefix}/v1/inbox/bulk"), post(inbox::bulk).fallback(only("POST, OPTIONS")))
+        .route(&format!("{prefix}/v1/inbox/mark-all"), post(inbox::mark_all).fallback(only("POST, OPTIONS")))
+        .route(&format!("{prefix}/v1/inbox/{{id}}"), item.fallback(only("GET, PATCH, DELETE, OPTIONS")))
         .layer(cross_origin(config))
-}
-
-async fn only_post() -> Fault {
-    Fault::Method("POST, OPTIONS")
 }
 
 /// Which pages of other origins may ask: without that, their browsers hide the answers from them, refusals too.
