@@ -12,6 +12,7 @@ pub mod peer;
 pub mod pusher;
 pub mod upgrade;
 pub mod user;
+pub mod widget;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(users)
         .merge(inbound::routes(&parts.config))
+        .merge(widget::routes(prefix))
         .merge(pusher::routes(prefix))
         .merge(ops::health())
         .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
@@ -73,7 +75,9 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 21] = [
+const ROUTES: [(&str, &str); 23] = [
+    ("/inbox.js", "inbox_js"),
+    ("/inbox.d.ts", "inbox_js"),
     ("/notifications", "notifications"),
     ("/webhooks/clerk", "clerk_webhook"),
     ("/v1/inbox", "inbox"),
