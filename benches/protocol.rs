@@ -95,7 +95,7 @@ fn fan_out(c: &mut Criterion) {
         }
         assert_eq!(frames.len(), expected);
     };
-    let event = Event { channel: &channel, name: "order-changed", data: &data, except: None, once: None };
+    let event = Event { channel: &channel, name: "order-changed", data: &data, except: None, once: None, rev: None };
     let publish = || runtime.block_on(hub.publish(&app, &event)).unwrap();
     empty(clients.len()); // the answers to their subscriptions
     publish();

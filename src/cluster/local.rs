@@ -11,7 +11,7 @@ use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
 use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::Digest;
 use crate::apps::App;
-use crate::hub::channel::{Change, Channel, Keep};
+use crate::hub::channel::{Change, Channel, Delivery, Keep};
 use crate::hub::{Frame, Kept, Node, Occupancy};
 use crate::limits::Refused;
 
@@ -55,7 +55,8 @@ impl Cluster for Local {
         let kept = event.channel.kind().keeps_last_event();
         let keep = kept.then_some(Keep { data: event.data, ttl: app.options.cache_ttl, number: 0 });
         let frame = || Frame::text(&event.text());
-        Ok(self.node.room(app).fan_out(event.channel, frame, event.except, keep).await?)
+        let delivery = Delivery { except: event.except, keep, rev: event.rev, ..Delivery::default() };
+        Ok(self.node.room(app).fan_out(event.channel, frame, delivery).await?)
     }
 
     async fn client_event(
@@ -71,7 +72,8 @@ impl Cluster for Local {
                 webhooks.deliver(event);
             }
         };
-        if channel.publish(&Frame::text(&text), Some(sender), None, report).await.is_err() {
+        let delivery = Delivery { except: Some(sender), ..Delivery::default() };
+        if channel.publish(&Frame::text(&text), &delivery, report).await.is_err() {
             tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
         }
     }

@@ -35,6 +35,8 @@ pub struct Event<'a> {
     pub except: Option<SocketId>,
     /// Of a request with an `Idempotency-Key`: that, and which of its events this is. Published at most once then.
     pub once: Option<(Digest, usize)>,
+    /// Of a change of an inbox: its revision. Whoever has got it, or a later one, does not get it again.
+    pub rev: Option<u64>,
 }
 
 impl Event<'_> {

@@ -5,6 +5,7 @@
 //! subscriber that entered after it began does not get it (it had the kept event, or came too late). Where the channel is one of a
 //! cluster, whoever enters may have to wait, and the members are the cluster's: that is [`super::remote`]'s business.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId, server};
 use indexmap::IndexMap;
 use parking_lot::Mutex;
 use slab::Slab;
+use tokio::sync::mpsc;
 
 use super::client::Client;
 use super::frame::Frame;
@@ -55,6 +57,17 @@ pub(super) struct State {
     count: AnnouncedCount,
     /// What ties it to the cluster, if there is more than this node.
     pub(super) remote: Option<Box<Remote>>,
+    /// Who hears of those who come.
+    arrivals: Option<mpsc::Sender<Arrival>>,
+}
+
+/// Somebody came to a user's own channel, and was answered.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// Who.
+    pub client: Arc<Client>,
+    /// Which channel.
+    pub channel: ChannelName,
 }
 
 /// What subscribers know about their number.
@@ -75,6 +88,8 @@ pub(super) struct Subscriber {
     entered: u64,
     /// The number of the kept event that it was given.
     has_kept: u64,
+    /// The last revision of an inbox that it was given.
+    has_rev: u64,
 }
 
 #[derive(Debug)]
@@ -102,6 +117,19 @@ pub struct Keep<'a> {
     pub ttl: Duration,
     /// Its number in the cluster; 0 where there is none.
     pub number: u64,
+}
+
+/// Whom an event reaches, and what becomes of it besides.
+#[derive(Clone, Debug, Default)]
+pub struct Delivery<'a> {
+    /// Who does not get it.
+    pub except: Option<SocketId>,
+    /// Who does not get it either: it reaches them on another channel.
+    pub elsewhere: HashSet<SocketId>,
+    /// How it is kept.
+    pub keep: Option<Keep<'a>>,
+    /// Its revision: whoever has got it, or a later one, does not get it again.
+    pub rev: Option<u64>,
 }
 
 /// The event that a cache channel keeps.
@@ -158,9 +186,7 @@ impl Place {
 struct FanOut<'a> {
     number: u64,
     frame: &'a Frame,
-    except: Option<SocketId>,
-    /// Of an event that is kept by the cluster.
-    kept: u64,
+    delivery: &'a Delivery<'a>,
     published: Instant,
     delivered: u64,
     /// Whose queue had no room yet.
@@ -207,8 +233,8 @@ pub enum NotPublished {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName, remote: Option<Box<Remote>>) -> Self {
-        let state = Mutex::new(State { remote, ..State::default() });
+    pub(super) fn new(name: ChannelName, remote: Option<Box<Remote>>, arrivals: Option<mpsc::Sender<Arrival>>) -> Self {
+        let state = Mutex::new(State { remote, arrivals, ..State::default() });
         Self { name, state, fan_out: tokio::sync::Mutex::default() }
     }
 
@@ -293,17 +319,15 @@ impl Channel {
         self.state.lock().retire(now)
     }
 
-    /// Hands `frame` to every subscriber but `except`, in the order of the calls; `keep` is the data token of an event that a cache
-    /// channel has to keep, and for how long. `delivered` is called before the next event's turn, so that what it reports keeps the
-    /// order too.
+    /// Hands `frame` to every subscriber whom it is for, in the order of the calls. `delivered` is called before the next event's turn, so
+    /// that what it reports keeps the order too.
     ///
     /// # Errors
     /// See [`NotPublished`].
     pub async fn publish(
         &self,
         frame: &Frame,
-        except: Option<SocketId>,
-        keep: Option<Keep<'_>>,
+        delivery: &Delivery<'_>,
         delivered: impl FnOnce(),
     ) -> Result<(), NotPublished> {
         let _turn = self.fan_out.lock().await;
@@ -313,21 +337,13 @@ impl Channel {
             if state.gone {
                 return Err(NotPublished::Gone);
             }
-            if let Some(keep) = keep {
+            if let Some(keep) = delivery.keep {
                 state.keep(frame, keep, published);
             }
             state.fan_outs += 1;
             state.fan_outs
         };
-        let mut fan_out = FanOut {
-            number,
-            frame,
-            except,
-            kept: keep.map_or(0, |keep| keep.number),
-            published,
-            delivered: 0,
-            waiting: Vec::new(),
-        };
+        let mut fan_out = FanOut { number, frame, delivery, published, delivered: 0, waiting: Vec::new() };
         let mut cursor = 0;
         loop {
             let next = self.state.lock().serve(cursor, &mut fan_out);
@@ -365,6 +381,12 @@ impl Channel {
         Some(count)
     }
 
+    /// The subscribers' socket ids.
+    #[must_use]
+    pub fn socket_ids(&self) -> HashSet<SocketId> {
+        self.state.lock().subscribers.iter().map(|(_, subscriber)| subscriber.client.socket_id).collect()
+    }
+
     /// How many are here.
     #[must_use]
     pub fn occupancy(&self) -> Occupancy {
@@ -388,6 +410,22 @@ impl Channel {
         let state = self.state.lock();
         let kept = state.kept.as_ref().filter(|kept| kept.until > now)?;
         Some(Kept { data: kept.data.to_string(), ttl: kept.until - now })
+    }
+}
+
+impl Subscriber {
+    /// Whether it gets an event, and notes its revision then.
+    fn is_meant(&mut self, delivery: &Delivery<'_>) -> bool {
+        let socket_id = self.client.socket_id;
+        let kept = delivery.keep.map_or(0, |keep| keep.number);
+        let had_it_kept = kept > 0 && self.has_kept >= kept;
+        let had_it = delivery.rev.is_some_and(|rev| self.has_rev >= rev);
+        let is_left_out = delivery.except == Some(socket_id) || delivery.elsewhere.contains(&socket_id);
+        if had_it_kept || had_it || is_left_out {
+            return false;
+        }
+        self.has_rev = delivery.rev.unwrap_or(self.has_rev);
+        true
     }
 }
 
@@ -445,9 +483,14 @@ impl State {
     ) -> (usize, bool) {
         self.count.has_newcomer = true;
         let has_kept = self.kept.as_ref().map_or(0, |kept| kept.number);
-        let subscriber = Subscriber { client: Arc::clone(client), user, entered: self.fan_outs, has_kept };
+        let subscriber = Subscriber { client: Arc::clone(client), user, entered: self.fan_outs, has_kept, has_rev: 0 };
         let slot = self.subscribers.insert(subscriber);
-        (slot, self.answer(channel, client))
+        let missed = self.answer(channel, client);
+        if let Some(arrivals) = &self.arrivals {
+            // A full queue means that the store is away or slow: clients ask for what they miss.
+            _ = arrivals.try_send(Arrival { client: Arc::clone(client), channel: channel.clone() });
+        }
+        (slot, missed)
     }
 
     /// Whether somebody is here who was not when the number of subscriptions was told last.
@@ -518,16 +561,12 @@ impl State {
     }
 
     /// Serves one chunk of a fan-out from `cursor`; returns where the next begins, if there is one.
-    fn serve(&self, cursor: usize, fan_out: &mut FanOut<'_>) -> Option<usize> {
+    fn serve(&mut self, cursor: usize, fan_out: &mut FanOut<'_>) -> Option<usize> {
         // A slab keeps everyone's place while others come and go, so the cursor stays true between chunks.
         let end = (cursor + CHUNK).min(self.subscribers.capacity());
         for slot in cursor..end {
-            let Some(subscriber) = self.subscribers.get(slot) else { continue };
-            let had_it_kept = fan_out.kept > 0 && subscriber.has_kept >= fan_out.kept;
-            if subscriber.entered >= fan_out.number
-                || had_it_kept
-                || fan_out.except == Some(subscriber.client.socket_id)
-            {
+            let Some(subscriber) = self.subscribers.get_mut(slot) else { continue };
+            if subscriber.entered >= fan_out.number || !subscriber.is_meant(fan_out.delivery) {
                 continue;
             }
             let measured = (slot % MEASURED == 0).then_some(fan_out.published);

@@ -48,6 +48,11 @@ impl Client {
         self.binding.lock().as_deref().is_some_and(is_it)
     }
 
+    /// The user to whom it belongs.
+    pub fn bound_user(&self) -> Option<String> {
+        self.binding.lock().as_deref().map(|binding| binding.user.clone())
+    }
+
     /// Sends a message of the server's own.
     pub fn send(&self, text: &str) {
         self.queue.push(&Frame::text(text));

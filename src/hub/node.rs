@@ -1,14 +1,16 @@
 //! What is on this node: each app's connections, channels and signed-in users. The hub and the cluster's implementations stand on it.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use dashmap::DashMap;
+use herald_protocol::segment::{USER_CHANNEL, user_channel};
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, server};
+use tokio::sync::mpsc;
 
-use super::channel::{Channel, Keep, NotPublished};
+use super::channel::{Arrival, Channel, Delivery, NotPublished};
 use super::client::Client;
 use super::frame::Frame;
 use super::remote::Remote;
@@ -22,6 +24,7 @@ use crate::webhooks::{AppWebhooks, Webhooks};
 #[derive(Debug)]
 pub struct Node {
     rooms: HashMap<String, Room>,
+    arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
 }
 
 /// What one app has on this node.
@@ -39,12 +42,18 @@ pub struct Room {
     in_cluster: bool,
     /// Channels whose number of subscriptions has to be announced, where this node is alone.
     counts: Option<DueList<Arc<Channel>>>,
+    /// Who hears of those who come to users' own channels, if anybody does.
+    arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
 }
+
+/// Arrivals that wait to be heard of.
+const MAX_ARRIVALS: usize = 10_000;
 
 impl Node {
     /// Nobody yet, for these apps; their channels are a cluster's, or this node's alone.
     #[must_use]
     pub fn new(apps: &Apps, webhooks: &Webhooks, in_cluster: bool) -> Self {
+        let arrivals = Arc::default();
         let room = |app: &Arc<App>| Room {
             app: Arc::clone(app),
             channels: DashMap::new(),
@@ -53,8 +62,16 @@ impl Node {
             webhooks: webhooks.of(app),
             in_cluster,
             counts: (app.options.subscription_count && !in_cluster).then(DueList::default),
+            arrivals: Arc::clone(&arrivals),
         };
-        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect() }
+        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect(), arrivals }
+    }
+
+    /// Whoever comes to a user's own channel from now on; `None` if they are heard of elsewhere already.
+    #[must_use]
+    pub fn arrivals(&self) -> Option<mpsc::Receiver<Arrival>> {
+        let (arrivals, heard) = mpsc::channel(MAX_ARRIVALS);
+        self.arrivals.set(arrivals).ok().map(|()| heard)
     }
 
     /// What an app has here.
@@ -105,7 +122,8 @@ impl Room {
     pub fn open(&self, name: &ChannelName) -> Arc<Channel> {
         self.find(name).unwrap_or_else(|| {
             let remote = || self.in_cluster.then(|| Box::new(Remote::default()));
-            let new = || Arc::new(Channel::new(name.clone(), remote()));
+            let arrivals = || self.arrivals.get().filter(|_| is_users_own(name)).cloned();
+            let new = || Arc::new(Channel::new(name.clone(), remote(), arrivals()));
             Arc::clone(&self.channels.entry(name.clone()).or_insert_with(new))
         })
     }
@@ -138,7 +156,8 @@ impl Room {
         self.webhooks.as_deref().filter(|_| channel.kind() != ChannelKind::ServerToUser)
     }
 
-    /// Fans an event out to this node's subscribers of a channel, but `except`; `frame` is asked for only if there is anybody.
+    /// Fans an event out to this node's subscribers of a channel; `frame` is asked for only if there is anybody. A change of an inbox does
+    /// not go to a server-to-user channel's subscriber who also has the user's private channel: it comes there.
     ///
     /// # Errors
     /// [`Overloaded`] when some subscriber's queue had no room in time through no fault of its reader.
@@ -146,15 +165,21 @@ impl Room {
         &self,
         channel: &ChannelName,
         frame: impl Fn() -> Frame,
-        except: Option<SocketId>,
-        keep: Option<Keep<'_>>,
+        mut delivery: Delivery<'_>,
     ) -> Result<(), Overloaded> {
+        if delivery.rev.is_some()
+            && let Some(user) = channel.user()
+        {
+            let private = ChannelName::parse(&user_channel(user), usize::MAX).ok();
+            delivery.elsewhere =
+                private.and_then(|name| self.find(&name)).map(|found| found.socket_ids()).unwrap_or_default();
+        }
         loop {
             // Alone, this node is where the event is kept, whether or not there is anybody.
-            let opens = keep.is_some() && !self.in_cluster;
+            let opens = delivery.keep.is_some() && !self.in_cluster;
             let found = if opens { Some(self.open(channel)) } else { self.find(channel) };
             let Some(found) = found else { return Ok(()) };
-            match found.publish(&frame(), except, keep, || {}).await {
+            match found.publish(&frame(), &delivery, || {}).await {
                 Ok(()) => return Ok(()),
                 Err(NotPublished::Overloaded) => return Err(Overloaded),
                 Err(NotPublished::Gone) => {} // it was being taken out just now; there may be a new one
@@ -197,10 +222,16 @@ impl Room {
     }
 }
 
+/// Whether changes of an inbox come on this channel.
+fn is_users_own(name: &ChannelName) -> bool {
+    let segment = name.as_str().strip_prefix(USER_CHANNEL);
+    name.kind() == ChannelKind::ServerToUser || segment.is_some_and(|segment| !segment.contains('-'))
+}
+
 /// Tells this node's subscribers of a channel how many there are.
 pub async fn tell_count(channel: &Channel, count: usize) {
     let frame = Frame::text(&server::subscription_count(&channel.name, count));
-    if channel.publish(&frame, None, None, || {}).await == Err(NotPublished::Overloaded) {
+    if channel.publish(&frame, &Delivery::default(), || {}).await == Err(NotPublished::Overloaded) {
         tracing::warn!(channel = %channel.name, "a subscription count reached some subscribers only: short of CPU");
     }
 }

@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn who_waited_for_more_than_the_next_server_has_counted_is_answered_all_the_same() {
         let name = ChannelName::parse("presence-room", 200).unwrap();
-        let channel = Arc::new(Channel::new(name, Some(Box::default())));
+        let channel = Arc::new(Channel::new(name, Some(Box::default()), None));
         let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
         let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
         let client = Arc::new(Client::new(SocketId::from_random(1), app, queue));

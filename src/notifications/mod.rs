@@ -1,11 +1,12 @@
 //! The inbox of every user, moving: what was committed is published ([`relay`]), what becomes due is announced ([`schedule`]), what is
-//! asked for is checked ([`wish`]).
+//! asked for is checked ([`wish`]), who comes is told where the inbox stands ([`arrivals`]).
 //!
 //! Always: a request is answered after its commit, and what is committed reaches the user's connections, after a restart if need be; of one
 //! inbox events are published in the order of their revisions. While the store is away both loops wait and say so once.
 //!
 //! Not here: what is kept and how (`store`), who may ask (`http`).
 
+pub mod arrivals;
 pub mod relay;
 pub mod schedule;
 pub mod wish;
@@ -47,6 +48,10 @@ impl Notifications {
         };
         let stop = this.stop.clone();
         this.tasks.spawn(async move { relay.run(&stop).await });
+        if let Some(heard) = hub.node.arrivals() {
+            let (store, stop) = (Arc::clone(&this.store), this.stop.clone());
+            this.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
+        }
         let (store, committed, stop) = (Arc::clone(&this.store), Arc::clone(&this.committed), this.stop.clone());
         this.tasks.spawn(async move { stop.run_until_cancelled(schedule::run(&*store, &committed)).await });
         this

@@ -1,12 +1,14 @@
 //! From the outbox to the users' connections (section 8.7).
 //!
-//! An event is taken, published like any other on the user's own channel, and marked. A node that ends between the last two publishes it
-//! again: at least once, in order. Nobody listening is no fault: whoever was away asks what has changed.
+//! An event is taken, published like any other on the user's two channels, the private one and that of signed-in connections, and marked. A
+//! node that ends between the last two publishes it again: at least once, in order, and since each subscriber's last revision is known, once
+//! and in order for a socket. Nobody listening is no fault: whoever was away asks what has changed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use herald_protocol::ChannelName;
+use herald_protocol::channel::SERVER_TO_USER;
 use herald_protocol::json::quoted;
 use herald_protocol::segment::user_channel;
 use tokio::sync::Notify;
@@ -25,8 +27,6 @@ use crate::store::time::Timestamp;
 const BATCH: usize = 200;
 /// How long they are this node's; after that another one takes them.
 const LOCK: Duration = Duration::from_secs(30);
-/// The longest name of a user's channel.
-const LONGEST_NAME: usize = 200;
 
 /// What the loop needs.
 #[derive(Debug)]
@@ -87,10 +87,14 @@ impl Relay {
     async fn publish(&self, outgoing: &Outgoing) -> Result<(), Unpublished> {
         // An app that is not configured any more has nobody who could listen.
         let Some(app) = self.apps.by_id(&outgoing.app) else { return Ok(()) };
-        let Ok(channel) = ChannelName::parse(&user_channel(&outgoing.user), LONGEST_NAME) else { return Ok(()) };
         let data = quoted(&outgoing.payload);
-        let event = Event { channel: &channel, name: &outgoing.event, data: &data, except: None, once: None };
-        self.hub.publish(&app, &event).await?;
+        let rev = u64::try_from(outgoing.rev).ok();
+        for name in [user_channel(&outgoing.user), format!("{SERVER_TO_USER}{}", outgoing.user)] {
+            // An id that no connection can have has no such channel.
+            let Ok(channel) = ChannelName::parse(&name, usize::MAX) else { continue };
+            let event = Event { channel: &channel, name: &outgoing.event, data: &data, except: None, once: None, rev };
+            self.hub.publish(&app, &event).await?;
+        }
         metrics::INBOX_EVENTS.increment(1);
         Ok(())
     }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::support::Herald;
 use super::support::api::Answer;
-use super::user::{ask, auth, authorize, notify, now, request, subscriber, tab, token};
+use super::user::{ask, auth, authorize, notify, now, request, subscriber, tab, tab_of, token};
 
 const SECRET: &str = "whsec_9Z4cW1aHOMtFQ33Ng+vLTgyo4pmB2pS9";
 
@@ -27,7 +27,7 @@ async fn a_session_that_is_revoked_loses_its_socket_and_opens_none_again() {
     let herald = Herald::start(&config()).await;
     let mut ended = tab(&herald, "user_ann").await;
     let other = json!({ "sid": "sess_other" });
-    let mut stays = subscriber(&herald, &token("user_ann", &other), "private-user-user_ann").await;
+    let mut stays = tab_of(&herald, "user_ann", &other).await;
     let session = json!({ "id": "sess_user_ann", "user_id": "user_ann", "object": "session" });
     let answer = webhook(&herald, "msg_1", "session.revoked", &session).await;
     assert_eq!(answer.ok(), json!({ "received": true }));
@@ -49,8 +49,9 @@ async fn a_user_who_is_banned_or_deleted_is_out_everywhere() {
         ("user.deleted", json!({ "id": "user_ann", "deleted": true })),
     ] {
         let herald = Herald::start(&config()).await;
-        notify(&herald, &["user_ann"], "Hello").await;
         let mut tab = tab(&herald, "user_ann").await;
+        notify(&herald, &["user_ann"], "Hello").await;
+        tab.expect("notification.created").await;
         webhook(&herald, "msg_1", kind, &data).await.ok();
         tab.expect_error(4009).await;
         tab.expect_close(4009).await;

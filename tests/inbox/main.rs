@@ -13,4 +13,5 @@ mod authorizing;
 mod clerk;
 mod creating;
 mod keys;
+mod live;
 mod user;

@@ -88,9 +88,16 @@ pub(crate) async fn subscriber(herald: &Herald, token: &str, channel: &str) -> C
     client
 }
 
-/// A connection on the user's own channel.
+/// A connection on the user's own channel, which was told where the inbox stands.
 pub(crate) async fn tab(herald: &Herald, user: &str) -> Client {
-    subscriber(herald, &token(user, &json!({})), &format!("private-user-{user}")).await
+    tab_of(herald, user, &json!({})).await
+}
+
+/// The same with these claims.
+pub(crate) async fn tab_of(herald: &Herald, user: &str, claims: &Value) -> Client {
+    let mut client = subscriber(herald, &token(user, claims), &format!("private-user-{user}")).await;
+    client.expect("inbox.state").await;
+    client
 }
 
 /// Creates a notification as the backend does.

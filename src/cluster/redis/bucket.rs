@@ -177,7 +177,11 @@ impl Bucket {
         let kept = event.channel.kind().keeps_last_event();
         if !kept && event.once.is_none() {
             let topic = Topic::Channel(app.id().to_owned(), event.channel.clone());
-            return self.tell(link, &topic, &message::event(&header, text)).await.map(|()| Some(0));
+            let message = match event.rev {
+                Some(rev) => message::change(rev, &header, text),
+                None => message::event(&header, text),
+            };
+            return self.tell(link, &topic, &message).await.map(|()| Some(0));
         }
         let ttl = if kept { app.options.cache_ttl.as_millis() } else { 0 };
         let (request, position) = event.once.map_or((String::new(), 0), |(scope, position)| (hex(&scope), position));

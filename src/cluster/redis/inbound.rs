@@ -19,7 +19,7 @@ use super::bucket::Bucket;
 use super::keys::Topic;
 use super::message::{self, Message};
 use super::session::Ended;
-use crate::hub::channel::{Channel, Keep};
+use crate::hub::channel::{Channel, Delivery, Keep};
 use crate::hub::node::{Room, tell_count};
 use crate::hub::remote::Heard;
 use crate::hub::{Frame, Overloaded};
@@ -134,10 +134,11 @@ async fn of_channel(bucket: &Bucket, room: &Room, channel: &ChannelName, node: &
     match message {
         // This node has delivered its own events already.
         Message::Event { origin, .. } if origin == node => {}
-        Message::Event { except, number, text, .. } => {
+        Message::Event { except, number, rev, text, .. } => {
             let ttl = room.app.options.cache_ttl;
             let keep = (number > 0).then_some(Keep { data: "", ttl, number });
-            if room.fan_out(channel, || Frame::text(text), except, keep).await == Err(Overloaded) {
+            let delivery = Delivery { except, keep, rev, ..Delivery::default() };
+            if room.fan_out(channel, || Frame::text(text), delivery).await == Err(Overloaded) {
                 tracing::warn!(%channel, "another node's event reached some subscribers only: short of CPU");
             }
         }

@@ -19,6 +19,8 @@ pub(super) enum Message<'a> {
         except: Option<SocketId>,
         /// Of an event that is kept; else 0.
         number: u64,
+        /// Of a change of an inbox.
+        rev: Option<u64>,
         /// What subscribers get.
         text: &'a str,
     },
@@ -43,6 +45,11 @@ pub(super) fn event(header: &str, text: &str) -> String {
     format!("{VERSION}E{header}\0{text}")
 }
 
+/// A change of an inbox, with its revision.
+pub(super) fn change(rev: u64, header: &str, text: &str) -> String {
+    format!("{VERSION}R{rev}\0{header}\0{text}")
+}
+
 /// A user's connections have to end.
 pub(super) fn terminate() -> String {
     format!("{VERSION}T")
@@ -65,10 +72,14 @@ impl<'a> Message<'a> {
         let kind = text.chars().next()?;
         let rest = text.get(kind.len_utf8()..)?;
         Some(match kind {
-            'E' => Self::event(rest, 0)?,
+            'E' => Self::event(rest, 0, None)?,
             'K' => {
                 let (number, rest) = rest.split_once('\0')?;
-                Self::event(rest, number.parse().ok()?)?
+                Self::event(rest, number.parse().ok()?, None)?
+            }
+            'R' => {
+                let (rev, rest) = rest.split_once('\0')?;
+                Self::event(rest, 0, Some(rev.parse().ok()?))?
             }
             'M' => {
                 let mut fields = rest.splitn(5, '\0');
@@ -85,11 +96,11 @@ impl<'a> Message<'a> {
         })
     }
 
-    fn event(rest: &'a str, number: u64) -> Option<Self> {
+    fn event(rest: &'a str, number: u64, rev: Option<u64>) -> Option<Self> {
         let (origin, rest) = rest.split_once('\0')?;
         let (except, text) = rest.split_once('\0')?;
         let except = if except.is_empty() { None } else { Some(except.parse().ok()?) };
-        Some(Self::Event { origin, except, number, text })
+        Some(Self::Event { origin, except, number, rev, text })
     }
 }
 
@@ -103,10 +114,13 @@ mod tests {
         let (origin, text) = ("n", r#"{"event":"e","data":"\u0000"}"#);
         for except in [None, Some(socket)] {
             let written = event(&header(origin, except), text);
-            assert_eq!(Message::read(&written), Some(Message::Event { origin, except, number: 0, text }));
+            assert_eq!(Message::read(&written), Some(Message::Event { origin, except, number: 0, rev: None, text }));
         }
         let kept = format!("1K17\0{}\0{text}", header(origin, None));
-        assert_eq!(Message::read(&kept), Some(Message::Event { origin, except: None, number: 17, text }));
+        assert_eq!(Message::read(&kept), Some(Message::Event { origin, except: None, number: 17, rev: None, text }));
+        let changed = change(9, &header(origin, None), text);
+        let expected = Message::Event { origin, except: None, number: 0, rev: Some(9), text };
+        assert_eq!(Message::read(&changed), Some(expected));
         let (version, user) = (Version { epoch: 5, seq: 6 }, UserId::parse("u").unwrap());
         let added = Message::Member(version, user.clone(), Some(r#"{"a":1}"#));
         assert_eq!(Message::read("1M5\x006\0+\0u\0{\"a\":1}"), Some(added));

@@ -40,7 +40,7 @@ use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachabl
 use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
 use crate::config::{ClusterOptions, RedisUrl, WhenUnreachable};
-use crate::hub::channel::{Change, Channel, Keep};
+use crate::hub::channel::{Change, Channel, Delivery, Keep};
 use crate::hub::{Frame, Kept, Node, Occupancy};
 use crate::limits::Refused;
 use crate::metrics;
@@ -162,7 +162,8 @@ impl Cluster for Redis {
         };
         let keep = (number > 0).then_some(Keep { data: "", ttl: app.options.cache_ttl, number });
         let frame = || Frame::text(&text);
-        Ok(self.common.node.room(app).fan_out(event.channel, frame, event.except, keep).await?)
+        let delivery = Delivery { except: event.except, keep, rev: event.rev, ..Delivery::default() };
+        Ok(self.common.node.room(app).fan_out(event.channel, frame, delivery).await?)
     }
 
     async fn client_event(
@@ -184,7 +185,8 @@ impl Cluster for Redis {
             tracing::debug!(channel = %channel.name, "a client event was dropped: Redis is away");
             return;
         }
-        if channel.publish(&Frame::text(&text), Some(sender), None, || {}).await.is_err() {
+        let delivery = Delivery { except: Some(sender), ..Delivery::default() };
+        if channel.publish(&Frame::text(&text), &delivery, || {}).await.is_err() {
             tracing::warn!(channel = %channel.name, "a client event reached some subscribers only: short of CPU");
         }
         if let Some(event) = webhook

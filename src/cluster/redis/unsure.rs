@@ -17,7 +17,7 @@ use super::bucket::{Bucket, Link};
 use crate::apps::App;
 use crate::cluster::Event;
 use crate::hub::Frame;
-use crate::hub::channel::Keep;
+use crate::hub::channel::{Delivery, Keep};
 
 /// How many are remembered; the oldest goes.
 const MOST: usize = 1_000;
@@ -78,7 +78,8 @@ impl Unsure {
             let (Some(number), Some(room)) = (number, bucket.common.node.room_of(&unsure.app)) else { continue };
             let keep = (number > 0).then_some(Keep { data: "", ttl: room.app.options.cache_ttl, number });
             let frame = || Frame::text(&unsure.text);
-            if room.fan_out(&unsure.channel, frame, unsure.except, keep).await.is_err() {
+            let delivery = Delivery { except: unsure.except, keep, ..Delivery::default() };
+            if room.fan_out(&unsure.channel, frame, delivery).await.is_err() {
                 tracing::warn!(channel = %unsure.channel, "an event reached some subscribers only: short of CPU");
             }
         }

@@ -117,7 +117,7 @@ impl<'a> Event<'a> {
         once: Option<(Digest, usize)>,
     ) -> Result<(), Unpublished> {
         let Self { name, data, except, .. } = self;
-        hub.publish(app, &cluster::Event { channel, name, data, except: *except, once }).await
+        hub.publish(app, &cluster::Event { channel, name, data, except: *except, once, rev: None }).await
     }
 }
 
