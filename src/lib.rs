@@ -21,6 +21,7 @@ pub mod outgoing;
 pub mod parts;
 pub mod seal;
 pub mod server;
+pub mod sessions;
 pub mod store;
 pub mod tls;
 pub mod webhooks;

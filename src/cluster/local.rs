@@ -12,7 +12,7 @@ use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachabl
 use crate::answers::Digest;
 use crate::apps::App;
 use crate::hub::channel::{Change, Channel, Delivery, Keep};
-use crate::hub::{Frame, Kept, Node, Occupancy};
+use crate::hub::{Binding, Frame, Kept, Node, Occupancy};
 use crate::limits::Refused;
 
 /// See the module.
@@ -79,6 +79,10 @@ impl Cluster for Local {
     }
 
     async fn terminate(&self, _: &App, _: &UserId) -> Result<(), Unreachable> {
+        Ok(())
+    }
+
+    async fn bind(&self, _: &App, _: SocketId, _: &Binding) -> Result<(), Unreachable> {
         Ok(())
     }
 

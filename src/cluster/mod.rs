@@ -19,7 +19,7 @@ use herald_protocol::{ChannelName, SocketId, UserId, server};
 use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
 use crate::hub::channel::{Change, Channel};
-use crate::hub::{Kept, Occupancy, Overloaded};
+use crate::hub::{Binding, Kept, Occupancy, Overloaded};
 use crate::limits::Refused;
 
 /// An event of a backend, for one channel.
@@ -124,6 +124,12 @@ pub trait Cluster: Debug + Send + Sync {
     /// # Errors
     /// When they cannot be told.
     async fn terminate(&self, app: &App, user: &UserId) -> Result<(), Unreachable>;
+
+    /// Tells other nodes that the connection of this id, which one of them has, belongs to this user and session from now on.
+    ///
+    /// # Errors
+    /// When they cannot be told.
+    async fn bind(&self, app: &App, socket_id: SocketId, binding: &Binding) -> Result<(), Unreachable>;
 
     /// How many are on each of these channels.
     ///

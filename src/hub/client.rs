@@ -5,6 +5,7 @@ use std::sync::Arc;
 use herald_protocol::{CloseReason, SocketId};
 use parking_lot::Mutex;
 
+use super::bindings::Binding;
 use super::frame::Frame;
 use super::queue::Queue;
 use crate::apps::App;
@@ -20,15 +21,6 @@ pub struct Client {
     pub queue: Queue,
     /// Whose it is, once an auth endpoint of Herald's own has answered for it.
     binding: Mutex<Option<Box<Binding>>>,
-}
-
-/// Whose connection it is, by the token that it was authorized with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// The user.
-    pub user: String,
-    /// The session.
-    pub session: Option<String>,
 }
 
 impl Client {

@@ -9,6 +9,7 @@
 //! held while a channel's lock is taken. Not here: what goes over the wire (`herald_protocol`), who may subscribe
 //! (`connection::session`), Redis (`cluster`).
 
+mod bindings;
 pub mod channel;
 pub mod client;
 pub mod frame;
@@ -24,10 +25,11 @@ use std::time::Duration;
 
 use herald_protocol::client::{ClientEvent, MemberData};
 use herald_protocol::webhook::{WebhookEvent, WebhookKind};
-use herald_protocol::{ChannelKind, ChannelName, CloseReason, UserId, server};
+use herald_protocol::{ChannelKind, ChannelName, CloseReason, SocketId, UserId, server};
 
+pub use bindings::Binding;
 pub use channel::{Kept, Occupancy, Subscription};
-pub use client::{Binding, Client};
+pub use client::Client;
 pub use frame::Frame;
 pub use node::Node;
 
@@ -150,6 +152,18 @@ impl Hub {
         self.cluster.connections_changed(&client.app);
     }
 
+    /// The connection of this id, wherever it is, belongs to this user and session from now on.
+    ///
+    /// # Errors
+    /// When it is not on this node, and the others could not be told.
+    pub async fn bind(&self, app: &App, socket_id: SocketId, binding: Binding) -> Result<(), Unreachable> {
+        if self.node.room(app).client(socket_id).is_none() {
+            return self.cluster.bind(app, socket_id, &binding).await;
+        }
+        self.node.bind(app.id(), socket_id, binding);
+        Ok(())
+    }
+
     /// The client is the user from now on, and is told so, at once or when the cluster knows it.
     pub fn sign_in(&self, client: &Arc<Client>, sign_in: SignIn<'_>) {
         let changed = self.node.room(&client.app).users.sign_in(client, sign_in);
@@ -178,32 +192,6 @@ impl Hub {
         // Whoever takes longer is cut by its own connection's deadline; the caller need not wait for that.
         _ = tokio::time::timeout(Duration::from_secs(1), ended).await;
         told
-    }
-
-    /// Ends the connections of a session on this node.
-    pub fn end_session(&self, session: &str) {
-        self.close_where(CloseReason::SessionEnded, |client| {
-            client.is_bound_to(|binding| binding.session.as_deref() == Some(session))
-        });
-    }
-
-    /// Ends the connections of a user on this node, in all apps: those that were authorized for the user, and those that are signed in.
-    pub fn end_user(&self, user: &UserId) {
-        self.close_where(CloseReason::SessionEnded, |client| {
-            client.is_bound_to(|binding| binding.user == user.as_str())
-        });
-        for room in self.node.rooms() {
-            room.users.connections(user).iter().for_each(|client| client.close(CloseReason::SessionEnded));
-        }
-    }
-
-    /// Sends the connections of a user away to come back: pusher-js would not notice if a subscription were taken from it.
-    pub fn ask_anew(&self, user: &str) {
-        self.close_where(CloseReason::AccessChanged, |client| client.is_bound_to(|binding| binding.user == user));
-    }
-
-    fn close_where(&self, reason: CloseReason, is_meant: impl Fn(&Client) -> bool) {
-        self.node.clients().iter().filter(|client| is_meant(client)).for_each(|client| client.close(reason.clone()));
     }
 
     /// Open connections of all apps on this node.

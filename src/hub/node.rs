@@ -10,6 +10,7 @@ use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, server};
 use tokio::sync::mpsc;
 
+use super::bindings::Lately;
 use super::channel::{Arrival, Channel, Delivery, NotPublished};
 use super::client::Client;
 use super::frame::Frame;
@@ -25,6 +26,7 @@ use crate::webhooks::{AppWebhooks, Webhooks};
 pub struct Node {
     rooms: HashMap<String, Room>,
     arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
+    pub(super) lately: Lately,
 }
 
 /// What one app has on this node.
@@ -64,7 +66,11 @@ impl Node {
             counts: (app.options.subscription_count && !in_cluster).then(DueList::default),
             arrivals: Arc::clone(&arrivals),
         };
-        Self { rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect(), arrivals }
+        Self {
+            rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect(),
+            arrivals,
+            lately: Lately::default(),
+        }
     }
 
     /// Whoever comes to a user's own channel from now on; `None` if they are heard of elsewhere already.

@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
 use crate::hub::Hub;
+use crate::sessions;
 use crate::store::{Store, StoreError};
 
 /// How often is looked for what nobody has given a sign of.
@@ -31,6 +32,7 @@ pub struct Notifications {
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
     committed: Arc<Notify>,
+    ended: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -39,7 +41,13 @@ impl Notifications {
     /// Starts to publish and to announce what `store` has, until [`Notifications::finish`].
     #[must_use]
     pub fn start(store: Arc<dyn Store>, hub: &Arc<Hub>, apps: &Arc<Apps>) -> Self {
-        let this = Self { store, committed: Arc::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() };
+        let this = Self {
+            store,
+            committed: Arc::default(),
+            ended: Arc::default(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
         let relay = relay::Relay {
             store: Arc::clone(&this.store),
             hub: Arc::clone(hub),
@@ -48,6 +56,10 @@ impl Notifications {
         };
         let stop = this.stop.clone();
         this.tasks.spawn(async move { relay.run(&stop).await });
+        let (store, hub_of_sessions, ended) = (Arc::clone(&this.store), Arc::clone(hub), Arc::clone(&this.ended));
+        let stop = this.stop.clone();
+        let watch = async move { sessions::run(&*store, &hub_of_sessions, &ended).await };
+        this.tasks.spawn(async move { stop.run_until_cancelled(watch).await });
         if let Some(heard) = hub.node.arrivals() {
             let (store, stop) = (Arc::clone(&this.store), this.stop.clone());
             this.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
@@ -62,6 +74,11 @@ impl Notifications {
         self.committed.notify_one();
     }
 
+    /// Somebody is not served any more, as was kept just now.
+    pub fn ended(&self) {
+        self.ended.notify_one();
+    }
+
     /// Ends the loops after what they are doing, and the store's connections.
     pub async fn finish(&self) {
         self.stop.cancel();
@@ -73,12 +90,12 @@ impl Notifications {
 
 /// Says once when the store goes away, and once when it is back.
 #[derive(Debug, Default)]
-struct Outage {
+pub(crate) struct Outage {
     lasts: bool,
 }
 
 impl Outage {
-    fn note<T>(&mut self, what: &str, result: Result<T, StoreError>) -> Option<T> {
+    pub(crate) fn note<T>(&mut self, what: &str, result: Result<T, StoreError>) -> Option<T> {
         match result {
             Ok(done) => {
                 if std::mem::take(&mut self.lasts) {

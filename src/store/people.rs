@@ -119,7 +119,7 @@ pub enum Applied {
 }
 
 /// Who is not to be served any more, since a moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Ended {
     /// A session.
     Session {

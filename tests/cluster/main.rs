@@ -50,6 +50,7 @@ mod scripts;
 mod sentinel;
 mod sentinel_failover;
 mod server;
+mod sessions;
 mod settings;
 mod sharded;
 mod shards;
@@ -58,4 +59,7 @@ mod share;
 #[path = "../blackbox/support/mod.rs"]
 mod support;
 mod traffic;
+#[allow(dead_code, reason = "shared with the inbox's tests, which use all of it")]
+#[path = "../inbox/user.rs"]
+mod user;
 mod users;

@@ -1,25 +1,12 @@
 //! What follows from Clerk's webhooks: names, ended sessions, banned and deleted users, memberships.
 
-use herald::integrations::standard_webhooks::Secrets;
 use serde_json::{Value, json};
 
 use super::support::Herald;
-use super::support::api::Answer;
-use super::user::{ask, auth, authorize, notify, now, request, subscriber, tab, tab_of, token};
-
-const SECRET: &str = "whsec_9Z4cW1aHOMtFQ33Ng+vLTgyo4pmB2pS9";
+use super::user::{CLERK_SECRET, ask, auth, authorize, notify, request, subscriber, tab, tab_of, token, webhook};
 
 fn config() -> String {
-    auth(&format!("webhook_secret = \"{SECRET}\"\n[[auth.rules]]\nchannels = [\"room\"]"))
-}
-
-async fn webhook(herald: &Herald, id: &str, kind: &str, data: &Value) -> Answer {
-    let body = json!({ "type": kind, "object": "event", "data": data, "timestamp": now() }).to_string();
-    let signature = Secrets::parse(SECRET).unwrap().sign(id, now(), body.as_bytes());
-    let headers =
-        [format!("svix-id: {id}"), format!("svix-timestamp: {}", now()), format!("svix-signature: {signature}")];
-    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
-    request(herald, "POST", "/webhooks/clerk", &headers, &body).await
+    auth(&format!("webhook_secret = \"{CLERK_SECRET}\"\n[[auth.rules]]\nchannels = [\"room\"]"))
 }
 
 #[tokio::test]
@@ -33,6 +20,7 @@ async fn a_session_that_is_revoked_loses_its_socket_and_opens_none_again() {
     assert_eq!(answer.ok(), json!({ "received": true }));
     ended.expect_error(4009).await;
     ended.expect_close(4009).await;
+    assert_eq!(stays.expect("session.revoked").await.json(), json!({ "session_id": "sess_user_ann" }));
     let form = "socket_id=1.1&channel_name=private-user-user_ann";
     let refused = authorize(&herald, "/pusher/auth", &token("user_ann", &json!({})), form).await;
     assert_eq!((refused.status, &refused.json()["error"]["code"]), (401, &json!("invalid_token")));
@@ -99,5 +87,5 @@ async fn what_is_not_clerks_is_refused_and_what_is_unknown_is_received() {
     assert_eq!((unsigned.status, &unsigned.json()["error"]["code"]), (400, &json!("invalid_signature")));
     assert_eq!(webhook(&herald, "msg_1", "waitlistEntry.created", &json!({ "id": "x" })).await.status, 200);
     assert_eq!(webhook(&herald, "msg_2", "user.deleted", &json!({ "deleted": true })).await.status, 200);
-    assert!(!herald.has_logged(SECRET));
+    assert!(!herald.has_logged(CLERK_SECRET));
 }

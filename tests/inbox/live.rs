@@ -8,9 +8,13 @@ use super::user::{ask, auth, notify, subscriber, tab, token};
 #[tokio::test]
 async fn whoever_comes_is_told_where_the_inbox_stands() {
     let herald = Herald::start(&auth("")).await;
+    let mut first = tab(&herald, "user_ann").await;
     notify(&herald, &["user_ann"], "One").await;
     notify(&herald, &["user_ann"], "Two").await;
     ask(&herald, "user_ann", "POST", "/v1/inbox/mark-all", &json!({ "action": "seen", "up_to_rev": 1 })).await.ok();
+    for event in ["notification.created", "notification.created", "inbox.all_seen"] {
+        first.expect(event).await;
+    }
 
     let mut tab = subscriber(&herald, &token("user_ann", &json!({})), "private-user-user_ann").await;
     let state = tab.expect("inbox.state").await;

@@ -3,6 +3,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use data_encoding::{BASE64, BASE64URL_NOPAD};
+use herald::integrations::standard_webhooks::Secrets;
 use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
@@ -23,6 +24,9 @@ pub(crate) fn auth(more: &str) -> String {
         key("test_public_key_pem")
     )
 }
+
+/// What Clerk's webhooks are signed with.
+pub(crate) const CLERK_SECRET: &str = "whsec_9Z4cW1aHOMtFQ33Ng+vLTgyo4pmB2pS9";
 
 /// The id of the key.
 pub(crate) fn key_id() -> String {
@@ -104,4 +108,14 @@ pub(crate) async fn tab_of(herald: &Herald, user: &str, claims: &Value) -> Clien
 pub(crate) async fn notify(herald: &Herald, users: &[&str], title: &str) -> Value {
     let body = json!({ "to": { "user_ids": users }, "type": "comment.mentioned", "title": title });
     herald.api().post("/notifications", &body.to_string()).await.ok()
+}
+
+/// A webhook of Clerk's.
+pub(crate) async fn webhook(herald: &Herald, id: &str, kind: &str, data: &Value) -> Answer {
+    let body = json!({ "type": kind, "object": "event", "data": data, "timestamp": now() }).to_string();
+    let signature = Secrets::parse(CLERK_SECRET).unwrap().sign(id, now(), body.as_bytes());
+    let headers =
+        [format!("svix-id: {id}"), format!("svix-timestamp: {}", now()), format!("svix-signature: {signature}")];
+    let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+    request(herald, "POST", "/webhooks/clerk", &headers, &body).await
 }

@@ -124,6 +124,11 @@ async fn hand_on(
                     _ => {}
                 }
             }
+            Topic::Nodes => {
+                if let Message::Bind { app, socket_id, binding } = message {
+                    bucket.common.node.bind(app, socket_id, binding);
+                }
+            }
             Topic::Node(_) => {}
         }
     }

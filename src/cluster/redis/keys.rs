@@ -31,6 +31,8 @@ pub(super) enum Topic {
     User(String, UserId),
     /// A node.
     Node(String),
+    /// All nodes.
+    Nodes,
 }
 
 /// Which of so many buckets holds a channel, a user or anything else of an app.
@@ -137,12 +139,16 @@ impl Keys {
             Topic::Channel(app, channel) => format!("{}:ch:{app}:{}", self.tag, channel.as_str()),
             Topic::User(app, user) => format!("{}:u:{app}:{user}", self.tag),
             Topic::Node(node) => format!("{}:n:{node}", self.tag),
+            Topic::Nodes => format!("{}:all", self.tag),
         }
     }
 
     /// The topic of a pub/sub channel.
     pub(super) fn read_topic(&self, name: &str) -> Option<Topic> {
         let rest = name.strip_prefix(&self.tag)?.strip_prefix(':')?;
+        if rest == "all" {
+            return Some(Topic::Nodes);
+        }
         let (kind, rest) = rest.split_once(':')?;
         if kind == "n" {
             return Some(Topic::Node(rest.to_owned()));
@@ -169,6 +175,7 @@ mod tests {
             channel("#server-to-user-a:b c"),
             Topic::User("app".to_owned(), UserId::parse("a:b\u{e9}").unwrap()),
             Topic::Node("0123".to_owned()),
+            Topic::Nodes,
         ] {
             assert_eq!(keys.read_topic(&keys.topic(&topic)), Some(topic));
         }

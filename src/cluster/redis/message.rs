@@ -3,6 +3,7 @@
 
 use herald_protocol::{SocketId, UserId};
 
+use crate::hub::Binding;
 use crate::hub::remote::Version;
 
 /// Format of all messages; others are not read.
@@ -32,6 +33,15 @@ pub(super) enum Message<'a> {
     Online(bool),
     /// A user's connections have to end.
     Terminate,
+    /// A connection belongs to somebody.
+    Bind {
+        /// The app's id.
+        app: &'a str,
+        /// Which connection.
+        socket_id: SocketId,
+        /// Whose.
+        binding: Binding,
+    },
 }
 
 /// Which node an event comes from and who does not get it; [`event`] and scripts/publish.lua put it in front.
@@ -53,6 +63,11 @@ pub(super) fn change(rev: u64, header: &str, text: &str) -> String {
 /// A user's connections have to end.
 pub(super) fn terminate() -> String {
     format!("{VERSION}T")
+}
+
+/// A connection belongs to somebody.
+pub(super) fn bind(app: &str, socket_id: SocketId, binding: &Binding) -> String {
+    format!("{VERSION}B{app}\0{socket_id}\0{}", serde_json::to_string(binding).unwrap_or_default())
 }
 
 /// A node's sign of life to itself, sent at this time of its own clock.
@@ -92,6 +107,11 @@ impl<'a> Message<'a> {
             'O' => Self::Online(true),
             'F' => Self::Online(false),
             'T' => Self::Terminate,
+            'B' => {
+                let mut fields = rest.splitn(3, '\0');
+                let (app, socket_id) = (fields.next()?, fields.next()?.parse().ok()?);
+                Self::Bind { app, socket_id, binding: serde_json::from_str(fields.next()?).ok()? }
+            }
             _ => return None,
         })
     }
@@ -106,6 +126,8 @@ impl<'a> Message<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
     use super::*;
 
     #[test]
@@ -128,6 +150,9 @@ mod tests {
         assert_eq!(read_probe(probe(9).as_bytes()), Some(9));
         assert_eq!(read_probe(terminate().as_bytes()), None);
         assert_eq!(Message::read(&terminate()), Some(Message::Terminate));
+        let binding = Binding { user: "a\0b".to_owned(), session: Some("s".to_owned()), expires: Some(UNIX_EPOCH) };
+        let written = bind("app", socket, &binding);
+        assert_eq!(Message::read(&written), Some(Message::Bind { app: "app", socket_id: socket, binding }));
         for wrong in ["", "1", "2T", "1X", "1Mx\0\0\0\0", "1E", "1Cx", "\u{e9}T"] {
             assert_eq!(Message::read(wrong), None, "{wrong:?}");
         }

@@ -41,7 +41,7 @@ use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
 use crate::config::{ClusterOptions, RedisUrl, WhenUnreachable};
 use crate::hub::channel::{Change, Channel, Delivery, Keep};
-use crate::hub::{Frame, Kept, Node, Occupancy};
+use crate::hub::{Binding, Frame, Kept, Node, Occupancy};
 use crate::limits::Refused;
 use crate::metrics;
 use bucket::{Bucket, Common, is_unanswered, unknown};
@@ -202,6 +202,18 @@ impl Cluster for Redis {
         let link = bucket.link()?;
         let topic = Topic::User(app.id().to_owned(), user.clone());
         bucket.tell(&link, &topic, &message::terminate()).await.map_err(unknown)
+    }
+
+    async fn bind(&self, app: &App, socket_id: SocketId, binding: &Binding) -> Result<(), Unreachable> {
+        let bucket = self.of_app(app);
+        match bucket.link() {
+            Ok(link) => {
+                let message = message::bind(app.id(), socket_id, binding);
+                bucket.tell(&link, &Topic::Nodes, &message).await.map_err(unknown)
+            }
+            Err(_) if self.answers_alone() => Ok(()),
+            Err(away) => Err(away),
+        }
     }
 
     async fn occupancy(&self, app: &App, channels: &[&ChannelName]) -> Result<Vec<Occupancy>, Unreachable> {

@@ -362,7 +362,7 @@ impl Registry {
                 Topic::User(app, user) => {
                     bucket.common.node.room_of(app).is_some_and(|room| room.users.wanted(user).is_of_interest)
                 }
-                Topic::Node(_) => true,
+                Topic::Node(_) | Topic::Nodes => true,
             };
             if !is_wanted && self.subscribed.remove(&topic) {
                 unwanted.push(bucket.keys.topic(&topic));

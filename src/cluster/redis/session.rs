@@ -134,7 +134,9 @@ async fn begin(
         lost.cancelled().await;
         Ended::Moved
     });
-    subscriptions.begin(&bucket.keys.topic(&Topic::Node(link.node.clone()))).await?;
+    for topic in [Topic::Node(link.node.clone()), Topic::Nodes] {
+        subscriptions.begin(&bucket.keys.topic(&topic)).await?;
+    }
     bucket.unsure.settle(bucket, &link).await?;
     registry.register(bucket, &link).await?;
 

@@ -1,13 +1,11 @@
 //! `POST /webhooks/clerk` (section 1.11): users, sessions and memberships as Clerk tells of them. Whoever is not to be served any more loses
-//! the connections right after the commit.
+//! the connections right after the commit ([`crate::sessions`]).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Response};
-use herald_protocol::UserId;
 use serde_json::json;
 
 use crate::http::error::ApiError;
@@ -15,7 +13,7 @@ use crate::http::fault::Fault;
 use crate::http::pusher::body;
 use crate::integrations::clerk::webhook;
 use crate::parts::Parts;
-use crate::store::people::{Applied, Ended, Inbound};
+use crate::store::people::{Applied, Inbound};
 use crate::store::time::Timestamp;
 
 /// The largest body.
@@ -44,27 +42,9 @@ pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Resul
             let applied = parts.notifications()?.store.apply(&inbound, &webhook.change, now).await?;
             tracing::debug!(event_id, kind = webhook.kind, ?applied, "a webhook of Clerk's was received");
             if applied != Applied::Unchanged {
-                end(&parts, now).await?; // after a repetition too: the first may not have come so far
+                parts.notifications()?.ended(); // after a repetition too: the first may not have come so far
             }
         }
     }
     Ok(Json(json!({ "received": true })).into_response())
-}
-
-/// Ends the connections of those who have been ended lately.
-async fn end(parts: &Parts, now: Timestamp) -> Result<(), Fault> {
-    const LATELY: Duration = Duration::from_secs(60);
-    for ended in parts.notifications()?.store.ended_since(now.before(LATELY)).await? {
-        match ended {
-            Ended::Session { session, .. } => parts.hub.end_session(&session),
-            Ended::User { user, .. } => {
-                // An id that no connection can have has none.
-                if let Ok(user) = UserId::parse(&user) {
-                    parts.hub.end_user(&user);
-                }
-            }
-            Ended::Membership { user, .. } => parts.hub.ask_anew(&user),
-        }
-    }
-    Ok(())
 }

@@ -2,6 +2,7 @@
 //! has no endpoint to write.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Json;
 use axum::extract::{Request, State};
@@ -21,6 +22,9 @@ use crate::identity::Identity;
 use crate::identity::rules::Verdict;
 use crate::parts::Parts;
 use crate::store::people::{Standing, User};
+
+/// How long a connection outlives its token where there is no session that could end it.
+const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
 
 /// Authorizes subscriptions: one, or as many as are named.
 ///
@@ -79,9 +83,9 @@ async fn ask(parts: &Parts, request: Request) -> Result<Asked, Fault> {
     };
     let form = form::read(parts, &head, body).await?;
     let app = caller::app(parts, &head, form.app.as_deref())?;
-    if let Some(client) = parts.hub.node.room(&app).client(form.socket_id) {
-        client.bind(Binding { user: identity.user.clone(), session: identity.session.clone() });
-    }
+    let binding =
+        Binding { user: identity.user.clone(), session: identity.session.clone(), expires: expiry(&identity) };
+    parts.hub.bind(&app, form.socket_id, binding).await.map_err(|_| Fault::AuthUnavailable)?;
     // Bound first, looked up then: whoever is ended in between is found by one or the other.
     let standing = standing(parts, &identity).await;
     if standing.is_refused() {
@@ -91,6 +95,12 @@ async fn ask(parts: &Parts, request: Request) -> Result<Asked, Fault> {
         identity.org = None; // the token still says so, for a minute
     }
     Ok(Asked { identity, app, form, known: standing.user })
+}
+
+/// When a connection has to end that no session can end (section 1.6).
+fn expiry(identity: &Identity) -> Option<SystemTime> {
+    let until = Duration::try_from_secs_f64(identity.expires_at).ok()? + WITHOUT_SESSION;
+    UNIX_EPOCH.checked_add(until).filter(|_| identity.session.is_none())
 }
 
 /// What the store knows of the user. Without an answer the token alone counts, as long as it lives: clients must get in while the database is

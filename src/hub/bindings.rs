@@ -1,0 +1,133 @@
+//! Whose connections they are, by the tokens that they were authorized with, and the end of those who are not served any more (sections 1.8
+//! and 1.9).
+//!
+//! Always: a session or a user that has ended here has no connection here, whichever comes first, the end or the binding: an end is
+//! remembered for as long as a token of before it may still be used.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant, SystemTime};
+
+use herald_protocol::json::quoted;
+use herald_protocol::segment::user_channel;
+use herald_protocol::{ChannelName, CloseReason, SocketId, UserId, server};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::channel::Delivery;
+use super::{Client, Frame, Node};
+
+/// How long an end is remembered: a token lives a minute, and clocks differ.
+const REMEMBERED: Duration = Duration::from_secs(5 * 60);
+
+/// Whose connection it is, by the token that it was authorized with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Binding {
+    /// The user.
+    pub user: String,
+    /// The session.
+    pub session: Option<String>,
+    /// When it ends by itself, where no session can end it.
+    pub expires: Option<SystemTime>,
+}
+
+/// Sessions and users that have ended lately.
+#[derive(Debug, Default)]
+pub(super) struct Lately {
+    ended: Mutex<HashMap<Who, Instant>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Who {
+    Session(String),
+    User(String),
+}
+
+impl Lately {
+    fn note(&self, who: Who) {
+        let now = Instant::now();
+        let mut ended = self.ended.lock();
+        ended.retain(|_, at| now.duration_since(*at) < REMEMBERED);
+        ended.insert(who, now);
+    }
+
+    fn forget(&self, who: &Who) {
+        self.ended.lock().remove(who);
+    }
+
+    fn has(&self, binding: &Binding) -> bool {
+        let ended = self.ended.lock();
+        let session = binding.session.clone().map(Who::Session);
+        !ended.is_empty()
+            && [session, Some(Who::User(binding.user.clone()))]
+                .iter()
+                .flatten()
+                .any(|who| ended.get(who).is_some_and(|at| at.elapsed() < REMEMBERED))
+    }
+}
+
+impl Node {
+    /// The connection belongs to this user and session from now on, if it is here; it ends if those have.
+    pub fn bind(&self, app: &str, socket_id: SocketId, binding: Binding) {
+        let Some(client) = self.room_of(app).and_then(|room| room.client(socket_id)) else { return };
+        client.bind(binding.clone());
+        if self.lately.has(&binding) {
+            client.close(CloseReason::SessionEnded);
+        }
+    }
+
+    /// Ends the connections of a session, and tells the user's others.
+    pub async fn end_session(&self, session: &str) {
+        self.lately.note(Who::Session(session.to_owned()));
+        let ended = self.close_where(&CloseReason::SessionEnded, |binding| binding.session.as_deref() == Some(session));
+        let users: HashSet<String> = ended.iter().filter_map(|client| client.bound_user()).collect();
+        let elsewhere: HashSet<SocketId> = ended.iter().map(|client| client.socket_id).collect();
+        for user in users {
+            self.tell(&user, "session.revoked", &json!({ "session_id": session }).to_string(), &elsewhere).await;
+        }
+    }
+
+    /// Ends the connections of a user in all apps: those that were authorized for the user, and those that are signed in.
+    pub fn end_user(&self, user: &str) {
+        self.lately.note(Who::User(user.to_owned()));
+        self.close_where(&CloseReason::SessionEnded, |binding| binding.user == user);
+        let Ok(id) = UserId::parse(user) else { return }; // nobody can sign in with it
+        for room in self.rooms() {
+            room.users.connections(&id).iter().for_each(|client| client.close(CloseReason::SessionEnded));
+        }
+    }
+
+    /// The user may come again.
+    pub fn readmit(&self, user: &str) {
+        self.lately.forget(&Who::User(user.to_owned()));
+    }
+
+    /// Sends the connections of a user away to come back: pusher-js would not notice if a subscription were taken from it.
+    pub fn ask_anew(&self, user: &str) {
+        self.close_where(&CloseReason::AccessChanged, |binding| binding.user == user);
+    }
+
+    /// Sends those away to come back whom no end of a session could reach, and whose time is over.
+    pub fn end_expired(&self, now: SystemTime) {
+        self.close_where(&CloseReason::AccessChanged, |binding| binding.expires.is_some_and(|at| at <= now));
+    }
+
+    fn close_where(&self, reason: &CloseReason, is_meant: impl Fn(&Binding) -> bool) -> Vec<std::sync::Arc<Client>> {
+        let mut meant = self.clients();
+        meant.retain(|client| client.is_bound_to(&is_meant));
+        meant.iter().for_each(|client| client.close(reason.clone()));
+        meant
+    }
+
+    /// Sends an event to a user's own channel in every app, but not to those connections.
+    async fn tell(&self, user: &str, event: &str, data: &str, but: &HashSet<SocketId>) {
+        let Ok(channel) = ChannelName::parse(&user_channel(user), usize::MAX) else { return };
+        let frame = || Frame::text(&server::event(event, &channel, &quoted(data)));
+        for room in self.rooms() {
+            let delivery = Delivery { elsewhere: but.clone(), ..Delivery::default() };
+            if room.fan_out(&channel, frame, delivery).await.is_err() {
+                tracing::warn!(%channel, event, "an event reached some subscribers only: short of CPU");
+            }
+        }
+    }
+}
