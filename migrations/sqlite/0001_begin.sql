@@ -119,6 +119,57 @@ CREATE TABLE notification_dedupe (
 ) STRICT;
 CREATE INDEX notification_dedupe_age_idx ON notification_dedupe (created_at);
 
+CREATE TABLE topic_subscriptions (
+  app_id     TEXT NOT NULL,
+  topic      TEXT NOT NULL CHECK (topic <> '' AND length(topic) <= 200),
+  user_id    TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+  created_at INTEGER NOT NULL,
+  PRIMARY KEY (app_id, topic, user_id)
+) STRICT;
+CREATE INDEX topic_subscriptions_user_idx ON topic_subscriptions (app_id, user_id, topic);
+
+CREATE TABLE notification_preferences (
+  app_id     TEXT NOT NULL,
+  user_id    TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+  type       TEXT NOT NULL,
+  channel    TEXT NOT NULL CHECK (channel IN ('in_app','push','email','sms','chat')),
+  enabled    INTEGER NOT NULL,
+  updated_at INTEGER NOT NULL,
+  PRIMARY KEY (app_id, user_id, type, channel)
+) STRICT;
+
+CREATE TABLE notification_settings (
+  app_id       TEXT NOT NULL,
+  user_id      TEXT NOT NULL REFERENCES users(id) ON DELETE CASCADE,
+  timezone     TEXT,
+  quiet_hours  TEXT CHECK (quiet_hours IS NULL OR json_valid(quiet_hours)),
+  paused_until INTEGER,
+  digest       TEXT NOT NULL DEFAULT 'instant' CHECK (digest IN ('instant','hourly','daily','weekly')),
+  updated_at   INTEGER NOT NULL,
+  PRIMARY KEY (app_id, user_id)
+) STRICT;
+
+-- Creations for many users, and how far they have come.
+CREATE TABLE fanout_jobs (
+  id               TEXT NOT NULL PRIMARY KEY,
+  app_id           TEXT NOT NULL,
+  transaction_id   TEXT NOT NULL CHECK (transaction_id <> '' AND length(transaction_id) <= 255),
+  request_hash     TEXT NOT NULL,
+  audience         TEXT NOT NULL CHECK (json_valid(audience)),
+  template         TEXT NOT NULL CHECK (json_valid(template)),
+  status           TEXT NOT NULL CHECK (status IN ('pending','running','done','failed','cancelled')),
+  last_user_id     TEXT NOT NULL DEFAULT '',
+  created_count    INTEGER NOT NULL DEFAULT 0,
+  suppressed_count INTEGER NOT NULL DEFAULT 0,
+  error            TEXT,
+  locked_until     INTEGER,
+  created_at       INTEGER NOT NULL,
+  finished_at      INTEGER,
+  UNIQUE (app_id, transaction_id)
+) STRICT;
+CREATE INDEX fanout_jobs_waiting_idx ON fanout_jobs (created_at) WHERE status IN ('pending','running');
+CREATE INDEX fanout_jobs_age_idx ON fanout_jobs (finished_at) WHERE finished_at IS NOT NULL;
+
 CREATE TABLE outbox (
   id           INTEGER PRIMARY KEY AUTOINCREMENT,
   app_id       TEXT NOT NULL,

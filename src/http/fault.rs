@@ -82,6 +82,7 @@ impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Conflict => Self::Conflict,
+            StoreError::Cancelled => Self::Internal(error.to_string()),
             StoreError::Unavailable(cause) => Self::StoreUnavailable(cause.to_string()),
             StoreError::Full(cause) => Self::StoreFull(cause.to_string()),
             StoreError::Broken(cause) => Self::Internal(cause.to_string()),

@@ -1,6 +1,6 @@
 //! What is kept: users, their notifications, and what is still to be told of them (sections 8.2 to 8.7).
 //!
-//! [`Store`] is the contract, in three parts by what they are about; [`sqlite`] keeps it in one file. A method is one transaction: done
+//! [`Store`] is the contract, in parts by what they are about; [`sqlite`] keeps it in one file. A method is one transaction: done
 //! whole, or not at all. What its promises have in common:
 //!
 //! - Each inbox (app and user) has a revision. A change takes the next one in its own transaction, writes it to the rows it changed and an
@@ -14,8 +14,10 @@
 
 pub mod action;
 pub mod event;
+pub mod jobs;
 pub mod notification;
 pub mod people;
+pub mod preferences;
 pub mod sending;
 pub mod sqlite;
 pub mod time;
@@ -27,8 +29,10 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use action::{Action, MarkAll};
+use jobs::Jobs;
 use notification::{Acted, ActedOnMany, Changes, Cursor, Filter, InboxState, Notification, Page, Since};
 use people::{Applied, Change, Ended, Inbound, Standing};
+use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
 use time::Timestamp;
 
@@ -44,6 +48,9 @@ pub enum StoreError {
     /// The id of the request belongs to another one.
     #[error("this transaction id belongs to another request")]
     Conflict,
+    /// The job of which this was a step was cancelled.
+    #[error("the job was cancelled")]
+    Cancelled,
     /// It says what makes no sense to Herald, or refuses a statement: a fault of ours, or a schema that others changed.
     #[error("the database refuses: {0}")]
     Broken(#[source] sqlx::Error),
@@ -60,7 +67,7 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Outbox + Debug + Send + Sync {
+pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Debug + Send + Sync {
     /// Returns when it answers.
     ///
     /// # Errors
@@ -97,7 +104,7 @@ pub trait Inboxes {
     /// grouped one that meets an open item of its group makes that one grow: count, content, unseen, on top (unless it is snoozed).
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] if any recipient has the transaction id with another hash.
+    /// [`StoreError::Conflict`] if any recipient has the transaction id with another hash, or a job has it; [`StoreError::Cancelled`].
     async fn create(&self, create: &Create<'_>, now: Timestamp) -> Result<Created, StoreError>;
 
     /// Where an inbox stands.

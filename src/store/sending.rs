@@ -1,5 +1,6 @@
 //! What is to be sent: the creation of notifications, and the events that follow (sections 8.5 and 8.7).
 
+use super::jobs::JobStep;
 use super::notification::Draft;
 use super::time::Timestamp;
 
@@ -20,6 +21,19 @@ pub struct Create<'a> {
     pub deliver_at: Option<Timestamp>,
     /// Whether users that nobody has told of get nothing; else they become known.
     pub only_known: bool,
+    /// What the users' preferences are asked for; `None` if they are not.
+    pub wanted: Option<Wanted<'a>>,
+    /// The job of which this is a step.
+    pub job: Option<JobStep<'a>>,
+}
+
+/// Whether users want a notification in their inbox: the first of their own preferences for these patterns, or the application's.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    /// The type and its prefixes from long to short: `a.b`, `a.*`, `*`.
+    pub patterns: &'a [String],
+    /// What holds for users who have said nothing.
+    pub otherwise: bool,
 }
 
 /// Users of one [`Create`].
@@ -32,6 +46,8 @@ pub struct Created {
     pub created: u64,
     /// How many had it already.
     pub duplicates: u64,
+    /// How many do not want such ones.
+    pub suppressed: u64,
     /// Who is not known, or deleted.
     pub unknown: Vec<String>,
 }

@@ -120,6 +120,8 @@ async fn where_only_known_users_count_others_are_named() {
         draft: &hello,
         deliver_at: None,
         only_known: true,
+        wanted: None,
+        job: None,
     };
     let created = db.store.create(&create, db.at(2)).await.unwrap();
     assert_eq!((created.created, created.unknown), (1, vec!["user_zoe".to_owned()]));

@@ -7,6 +7,7 @@
 mod acting;
 mod creating;
 mod due;
+mod many;
 mod model;
 mod outbox;
 mod people;

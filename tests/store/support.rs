@@ -56,6 +56,8 @@ impl Fixture {
             draft,
             deliver_at,
             only_known: false,
+            wanted: None,
+            job: None,
         };
         self.store.create(&create, self.at(second)).await
     }

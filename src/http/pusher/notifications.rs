@@ -51,6 +51,8 @@ async fn make(parts: &Parts, signed: &Signed) -> Result<Response, Fault> {
         draft: &wish.draft,
         deliver_at: wish.deliver_at,
         only_known: false,
+        wanted: None,
+        job: None,
     };
     let created = notifications.store.create(&create, now).await?;
     notifications.committed();

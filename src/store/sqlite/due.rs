@@ -98,6 +98,10 @@ impl Sqlite {
                 "DELETE FROM ended_sessions WHERE rowid IN (SELECT rowid FROM ended_sessions WHERE ended_at < $1 LIMIT $2)",
                 day_old,
             ),
+            (
+                "DELETE FROM fanout_jobs WHERE rowid IN (SELECT rowid FROM fanout_jobs WHERE finished_at < $1 LIMIT $2)",
+                old,
+            ),
         ] {
             let deleted = sqlx::query(sql).bind(before).bind(limit).execute(&mut *tx).await?.rows_affected();
             most = most.max(deleted);

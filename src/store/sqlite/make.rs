@@ -1,13 +1,15 @@
 //! Making notifications (section 8.5).
 
+use std::collections::HashMap;
+
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
 use uuid::Uuid;
 
 use super::inbox::{self, COLUMNS};
-use super::{Sqlite, is_known, next_rev, tell};
+use super::{Sqlite, is_known, jobs, next_rev, tell};
 use crate::store::event::{About, EventName};
-use crate::store::sending::{Create, Created};
+use crate::store::sending::{Create, Created, Wanted};
 use crate::store::time::Timestamp;
 use crate::store::{Inbox, StoreError};
 
@@ -37,28 +39,50 @@ impl Sqlite {
                 return Err(StoreError::Conflict);
             }
         }
+        if create.job.is_none() {
+            let sql = "SELECT EXISTS (SELECT 1 FROM fanout_jobs WHERE app_id = $1 AND transaction_id = $2 AND request_hash <> $3)";
+            let query = sqlx::query_scalar(sql).bind(create.app).bind(create.transaction_id).bind(create.request_hash);
+            if query.fetch_one(&mut *tx).await? {
+                return Err(StoreError::Conflict);
+            }
+        }
         for user in create.recipients {
             if !is_known(&mut tx, user, create.only_known, now).await? {
                 created.unknown.push(user.clone());
-            } else if make_one(&mut tx, create, user, now).await? {
-                created.created += 1;
-            } else {
-                created.duplicates += 1;
+                continue;
             }
+            match make_one(&mut tx, create, user, now).await? {
+                Made::New => created.created += 1,
+                Made::Before => created.duplicates += 1,
+                Made::Unwanted => created.suppressed += 1,
+            }
+        }
+        if let Some(step) = &create.job {
+            jobs::note(&mut tx, step, &created).await?;
         }
         tx.commit().await?;
         Ok(created)
     }
 }
 
-/// False if the user had it already.
+/// What became of one recipient.
+enum Made {
+    New,
+    Before,
+    Unwanted,
+}
+
 async fn make_one(
     connection: &mut SqliteConnection,
     create: &Create<'_>,
     user: &str,
     now: Timestamp,
-) -> Result<bool, StoreError> {
+) -> Result<Made, StoreError> {
     let inbox = Inbox { app: create.app, user };
+    let is_wanted = match &create.wanted {
+        Some(wanted) => is_wanted(connection, inbox, wanted).await?,
+        None => true,
+    };
     let id = Uuid::now_v7();
     let sql =
         "INSERT INTO notification_dedupe (app_id, user_id, transaction_id, request_hash, notification_id, created_at)
@@ -68,12 +92,15 @@ async fn make_one(
         .bind(user)
         .bind(create.transaction_id)
         .bind(create.request_hash)
-        .bind(id.to_string())
+        .bind(is_wanted.then(|| id.to_string()))
         .bind(now)
         .execute(&mut *connection)
         .await?;
     if noted.rows_affected() == 0 {
-        return Ok(false);
+        return Ok(Made::Before);
+    }
+    if !is_wanted {
+        return Ok(Made::Unwanted);
     }
     let later = create.deliver_at.filter(|at| *at > now);
     let rev = match later {
@@ -116,5 +143,18 @@ async fn make_one(
         let event = if notification.group_count == 1 { EventName::Created } else { EventName::Updated };
         tell(connection, inbox, rev, event.as_str(), About::One(&notification), now).await?;
     }
-    Ok(true)
+    Ok(Made::New)
+}
+
+/// Whether the user wants such ones in the inbox: the preference for the longest of these patterns, else the application's.
+async fn is_wanted(
+    connection: &mut SqliteConnection,
+    inbox: Inbox<'_>,
+    wanted: &Wanted<'_>,
+) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT type, enabled FROM notification_preferences WHERE app_id = $1 AND user_id = $2 AND channel = 'in_app'";
+    let own: HashMap<String, bool> =
+        sqlx::query_as(sql).bind(inbox.app).bind(inbox.user).fetch_all(connection).await?.into_iter().collect();
+    Ok(wanted.patterns.iter().find_map(|pattern| own.get(pattern).copied()).unwrap_or(wanted.otherwise))
 }

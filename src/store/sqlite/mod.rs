@@ -6,9 +6,11 @@
 
 mod due;
 mod inbox;
+mod jobs;
 mod make;
 mod outbox;
 mod people;
+mod preferences;
 
 use std::path::Path;
 use std::time::Duration;
