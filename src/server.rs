@@ -24,6 +24,7 @@ use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
 use crate::notifications::Notifications;
+use crate::notifications::create::Defaults;
 use crate::parts::Parts;
 use crate::store::sqlite::Sqlite;
 use crate::tls::Tls;
@@ -131,7 +132,7 @@ async fn inboxes(config: &Config, hub: &Arc<Hub>, apps: &Arc<Apps>) -> Option<No
     let path = config.server.data_dir.join(DATABASE);
     let default_app = config.apps.first().map(|app| app.id.as_str()).unwrap_or_default();
     match Sqlite::open(&path, default_app).await {
-        Ok(store) => Some(Notifications::start(Arc::new(store), hub, apps)),
+        Ok(store) => Some(Notifications::start(Arc::new(store), hub, apps, Defaults::new(&config.notifications))),
         Err(error) => {
             let error = anyhow::Error::from(error);
             tracing::error!(

@@ -35,7 +35,8 @@ pub struct Event<'a> {
     pub except: Option<SocketId>,
     /// Of a request with an `Idempotency-Key`: that, and which of its events this is. Published at most once then.
     pub once: Option<(Digest, usize)>,
-    /// Of a change of an inbox: its revision. Whoever has got it, or a later one, does not get it again.
+    /// Of an event of a user's own channels, whose subscribers get it on one of them: its revision; whoever has got it, or a later one, does
+    /// not get it again. 0 for one that is no change of the inbox.
     pub rev: Option<u64>,
 }
 

@@ -20,6 +20,8 @@ use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::integrations::standard_webhooks::Secrets;
+use crate::notifications::topics::TopicPattern;
+use crate::store::preferences::{Channel, Preference};
 
 /// See the module.
 pub trait Kind {
@@ -168,6 +170,9 @@ pub struct Several<K>(PhantomData<K>);
 
 impl<K: Kind> Kind for Several<K> {
     type Value = Vec<K::Value>;
+    fn is_secret(written: &str) -> bool {
+        K::is_secret(written)
+    }
     fn allowed() -> String {
         format!("a list, each {}", K::allowed())
     }
@@ -424,6 +429,62 @@ impl Kind for SecretText {
     fn write(secret: &Secret) -> Option<String> {
         Some(if secret.is("") { "\"\"" } else { "\"***\"" }.to_owned())
     }
+}
+
+/// What a backend presents; never shown.
+#[derive(Debug)]
+pub struct ApiKey;
+
+impl Kind for ApiKey {
+    type Value = Secret;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "text of 16 to 512 bytes, such as `openssl rand -base64 32` makes".to_owned()
+    }
+    fn read(value: &Value) -> Option<Secret> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Secret> {
+        (16..=512).contains(&text.len()).then(|| Secret::new(text))
+    }
+    fn write(secret: &Secret) -> Option<String> {
+        SecretText::write(secret)
+    }
+}
+
+text_kind! { /// Types of notifications.
+TypePattern: String, "a type such as comment.mentioned, a prefix such as comment.*, or *",
+|text| is_type_pattern(text).then(|| text.to_owned()), String::clone }
+
+text_kind! { /// What users want who have said nothing.
+DefaultPreference: Preference, "TYPE:CHANNEL=on or TYPE:CHANNEL=off, such as marketing.*:email=off; the type may be a prefix or *, the \
+channel is one of in_app, push, email, sms and chat",
+|text| {
+    let (about, state) = text.split_once('=')?;
+    let (kind, channel) = about.rsplit_once(':')?;
+    let enabled = match state {
+        "on" => true,
+        "off" => false,
+        _ => return None,
+    };
+    let channel = Channel::parse(channel)?;
+    is_type_pattern(kind).then(|| Preference { kind: kind.to_owned(), channel, enabled })
+},
+|preference| {
+    let state = if preference.enabled { "on" } else { "off" };
+    format!("{}:{}={state}", preference.kind, preference.channel.as_str())
+} }
+
+text_kind! { /// Topics that users may follow.
+FollowedTopic: TopicPattern, "1 to 200 characters, where * stands for any and {user_id} and {org_id} for the user's own",
+TopicPattern::parse, TopicPattern::to_string }
+
+/// Whether it is a type of notifications, a prefix with `.*`, or `*`.
+#[must_use]
+pub fn is_type_pattern(text: &str) -> bool {
+    text == "*" || crate::store::notification::is_type(text.strip_suffix(".*").unwrap_or(text))
 }
 
 /// The public key of an identity provider. It is no secret, and yet shown to nobody: whoever mixes variables up may have put one there.

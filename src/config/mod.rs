@@ -18,10 +18,10 @@ use std::path::{Path, PathBuf};
 use herald_protocol::Secret;
 use toml::Table;
 
-pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable};
+pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
 pub use options::{
-    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, QueueOptions, RuleOptions,
-    ServerOptions, ShutdownOptions, TlsOptions, WebhookOptions,
+    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, NotificationOptions,
+    QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 

@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::kind::{
-    Address, AddressOrOff, AppId, AppKey, AuthDefault, ChannelPattern, Count, File, Flag, Format, Headers, InstanceId,
-    Issuer, KIB, KeyPrefix, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, Optional,
-    Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText, Several, Size, Time,
-    Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    Address, AddressOrOff, ApiKey, AppId, AppKey, AuthDefault, ChannelPattern, Count, DefaultPreference, File, Flag,
+    FollowedTopic, Format, Headers, InstanceId, Issuer, KIB, KeyPrefix, Kind, Level, Listen, LogFormat, MIB, MINUTE,
+    MasterKeyText, NamePart, Network, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role,
+    SECOND, SecretText, Several, Size, Time, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret,
+    WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -25,6 +26,8 @@ use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::integrations::standard_webhooks::Secrets;
+use crate::notifications::topics::TopicPattern;
+use crate::store::preferences::Preference;
 
 /// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
 macro_rules! options {
@@ -113,6 +116,8 @@ options! {
         cluster: ClusterOptions;
         /// Who users are, and which channels they may subscribe to.
         auth: AuthOptions;
+        /// The inbox of every user.
+        notifications: NotificationOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
         /// What is written down.
@@ -145,6 +150,9 @@ options! {
         request_timeout: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 5 * MINUTE }>;
         /// The folder for what Herald keeps over a restart: webhooks that were not delivered when it ended.
         data_dir: PathBuf = PathBuf::from("data"), as File;
+        /// What a backend may present to `/v1` as `Authorization: Bearer`, in place of a signature with an app's key and secret; while it is
+        /// changed, the old and the new one.
+        api_keys: Vec<Secret> = Vec::new(), as Several<ApiKey>;
     }
 }
 
@@ -262,6 +270,20 @@ options! {
         channels: Vec<Pattern> = Vec::new(), as Several<ChannelPattern>;
         /// Only for users with one of these roles in their active organization; empty means all.
         org_roles: Vec<String> = Vec::new(), as Several<Role>;
+    }
+}
+
+options! {
+    /// The inbox of every user: who wants what is created, and what users may follow.
+    pub struct NotificationOptions {
+        /// Types that reach everybody, whatever their preferences are; `critical` ones always do.
+        mandatory: Vec<String> = Vec::new(), as Several<TypePattern>;
+        /// What holds for users who have said nothing about a type and channel; where nothing is said here either, they want it.
+        defaults: Vec<Preference> = Vec::new(), as Several<DefaultPreference>;
+        /// Topics that users may follow by themselves; none if nothing is said.
+        topics: Vec<TopicPattern> = Vec::new(), as Several<FollowedTopic>;
+        /// Whether recipients of whom neither the identity provider nor a backend has told get nothing; else they become known.
+        require_known_users: bool = false, as Flag;
     }
 }
 

@@ -70,6 +70,9 @@ pub enum Fault {
     /// The id of the request is another one's.
     #[error("this transaction_id (or Idempotency-Key) belongs to another request; nothing was created")]
     Conflict,
+    /// The user was deleted, and does not come back.
+    #[error("this user was deleted")]
+    UserDeleted,
     /// A fault of Herald's own; the cause stands in the log.
     #[error("an internal error; the log of the server says more under this request_id")]
     Internal(String),
@@ -110,6 +113,7 @@ impl Fault {
             Self::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
             Self::Conflict => (StatusCode::CONFLICT, "transaction_conflict"),
+            Self::UserDeleted => (StatusCode::GONE, "user_deleted"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::Backend(error) => (error.status(), backend_code(error.status())),
         }

@@ -3,6 +3,7 @@
 //! become HTTP in [`error`], those of Herald's own
 //! API in [`fault`].
 
+pub mod backend;
 pub mod error;
 pub mod fault;
 pub mod idempotency;
@@ -38,6 +39,7 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .merge(inbound::routes(&parts.config))
         .merge(widget::routes(prefix))
         .merge(pusher::routes(prefix))
+        .merge(backend::routes(prefix))
         .merge(ops::health())
         .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
         .method_not_allowed_fallback(async |request| pusher::refuse(request, ApiError::MethodNotAllowed).await)
@@ -75,10 +77,18 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 23] = [
+const ROUTES: [(&str, &str); 31] = [
     ("/inbox.js", "inbox_js"),
     ("/inbox.d.ts", "inbox_js"),
     ("/notifications", "notifications"),
+    ("/notifications/{transaction_id}", "notification"),
+    ("/v1/preferences", "preferences"),
+    ("/v1/topics", "topics"),
+    ("/v1/topics/{topic}/subscription", "topic"),
+    ("/v1/users/{user_id}", "user"),
+    ("/v1/users/{user_id}/inbox", "user_inbox"),
+    ("/v1/users/{user_id}/topics", "user_topics"),
+    ("/v1/users/{user_id}/topics/{topic}", "user_topic"),
     ("/webhooks/clerk", "clerk_webhook"),
     ("/v1/inbox", "inbox"),
     ("/v1/inbox/counts", "inbox_counts"),

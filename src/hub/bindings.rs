@@ -131,3 +131,32 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_end_is_remembered_until_the_user_may_come_again() {
+        let binding = |user: &str, session: Option<&str>| Binding {
+            user: user.to_owned(),
+            session: session.map(str::to_owned),
+            expires: None,
+        };
+        let lately = Lately::default();
+        assert!(!lately.has(&binding("ann", Some("s1"))));
+        lately.note(Who::Session("s1".to_owned()));
+        lately.note(Who::User("bob".to_owned()));
+        for (user, session, has_ended) in [
+            ("ann", Some("s1"), true),
+            ("ann", Some("s2"), false),
+            ("ann", None, false),
+            ("bob", None, true),
+            ("s1", None, false),
+        ] {
+            assert_eq!(lately.has(&binding(user, session)), has_ended, "{user} {session:?}");
+        }
+        lately.forget(&Who::User("bob".to_owned()));
+        assert!(!lately.has(&binding("bob", None)));
+    }
+}

@@ -128,7 +128,8 @@ pub struct Delivery<'a> {
     pub elsewhere: HashSet<SocketId>,
     /// How it is kept.
     pub keep: Option<Keep<'a>>,
-    /// Its revision: whoever has got it, or a later one, does not get it again.
+    /// Of an event of a user's own channels: its revision; whoever has got it, or a later one, does not get it again. 0 for one that is no
+    /// change of the inbox.
     pub rev: Option<u64>,
 }
 
@@ -419,12 +420,12 @@ impl Subscriber {
         let socket_id = self.client.socket_id;
         let kept = delivery.keep.map_or(0, |keep| keep.number);
         let had_it_kept = kept > 0 && self.has_kept >= kept;
-        let had_it = delivery.rev.is_some_and(|rev| self.has_rev >= rev);
+        let had_it = delivery.rev.is_some_and(|rev| rev > 0 && self.has_rev >= rev);
         let is_left_out = delivery.except == Some(socket_id) || delivery.elsewhere.contains(&socket_id);
         if had_it_kept || had_it || is_left_out {
             return false;
         }
-        self.has_rev = delivery.rev.unwrap_or(self.has_rev);
+        self.has_rev = self.has_rev.max(delivery.rev.unwrap_or_default());
         true
     }
 }

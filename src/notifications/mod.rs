@@ -1,5 +1,5 @@
 //! The inbox of every user, moving: what was committed is published ([`relay`]), what becomes due is announced ([`schedule`]), what is
-//! asked for is checked ([`wish`]), who comes is told where the inbox stands ([`arrivals`]).
+//! asked for is checked ([`wish`]) and created ([`create`], for many users [`fanout`]), who comes is told where the inbox stands ([`arrivals`]).
 //!
 //! Always: a request is answered after its commit, and what is committed reaches the user's connections, after a restart if need be; of one
 //! inbox events are published in the order of their revisions. While the store is away both loops wait and say so once.
@@ -7,8 +7,11 @@
 //! Not here: what is kept and how (`store`), who may ask (`http`).
 
 pub mod arrivals;
+pub mod create;
+pub mod fanout;
 pub mod relay;
 pub mod schedule;
+pub mod topics;
 pub mod wish;
 
 use std::sync::Arc;
@@ -18,10 +21,14 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::apps::Apps;
+use crate::apps::{App, Apps};
 use crate::hub::Hub;
 use crate::sessions;
 use crate::store::{Store, StoreError};
+use create::Defaults;
+use fanout::Fanout;
+use herald_protocol::json::quoted;
+use serde_json::Value;
 
 /// How often is looked for what nobody has given a sign of.
 const TICK: Duration = Duration::from_secs(1);
@@ -31,7 +38,10 @@ const TICK: Duration = Duration::from_secs(1);
 pub struct Notifications {
     /// Where everything is kept.
     pub store: Arc<dyn Store>,
+    hub: Arc<Hub>,
+    defaults: Arc<Defaults>,
     committed: Arc<Notify>,
+    jobs_wait: Arc<Notify>,
     ended: Arc<Notify>,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -40,10 +50,13 @@ pub struct Notifications {
 impl Notifications {
     /// Starts to publish and to announce what `store` has, until [`Notifications::finish`].
     #[must_use]
-    pub fn start(store: Arc<dyn Store>, hub: &Arc<Hub>, apps: &Arc<Apps>) -> Self {
+    pub fn start(store: Arc<dyn Store>, hub: &Arc<Hub>, apps: &Arc<Apps>, defaults: Defaults) -> Self {
         let this = Self {
             store,
+            hub: Arc::clone(hub),
+            defaults: Arc::new(defaults),
             committed: Arc::default(),
+            jobs_wait: Arc::default(),
             ended: Arc::default(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -60,6 +73,14 @@ impl Notifications {
         let stop = this.stop.clone();
         let watch = async move { sessions::run(&*store, &hub_of_sessions, &ended).await };
         this.tasks.spawn(async move { stop.run_until_cancelled(watch).await });
+        let fanout = Fanout {
+            store: Arc::clone(&this.store),
+            defaults: Arc::clone(&this.defaults),
+            committed: Arc::clone(&this.committed),
+            waiting: Arc::clone(&this.jobs_wait),
+        };
+        let stop = this.stop.clone();
+        this.tasks.spawn(async move { fanout.run(&stop).await });
         if let Some(heard) = hub.node.arrivals() {
             let (store, stop) = (Arc::clone(&this.store), this.stop.clone());
             this.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
@@ -69,9 +90,22 @@ impl Notifications {
         this
     }
 
+    /// Tells a user's connections of what is no change of the inbox, as far as they can be reached: nothing is kept of it.
+    pub async fn tell(&self, app: &App, user: &str, event: &str, data: &Value) {
+        let data = quoted(&data.to_string());
+        if let Err(error) = relay::to_user(&self.hub, app, user, event, &data, 0).await {
+            tracing::warn!(event, %error, "an event of a user reached some connections only");
+        }
+    }
+
     /// Something was committed on this node: it is published now instead of within a second.
     pub fn committed(&self) {
         self.committed.notify_one();
+    }
+
+    /// A job was noted on this node: it begins now instead of within a second.
+    fn jobs_wait(&self) {
+        self.jobs_wait.notify_one();
     }
 
     /// Somebody is not served any more, as was kept just now.

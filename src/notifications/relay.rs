@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Outage, TICK};
-use crate::apps::Apps;
+use crate::apps::{App, Apps};
 use crate::cluster::{Event, Unpublished};
 use crate::hub::Hub;
 use crate::metrics;
@@ -87,15 +87,23 @@ impl Relay {
     async fn publish(&self, outgoing: &Outgoing) -> Result<(), Unpublished> {
         // An app that is not configured any more has nobody who could listen.
         let Some(app) = self.apps.by_id(&outgoing.app) else { return Ok(()) };
-        let data = quoted(&outgoing.payload);
-        let rev = u64::try_from(outgoing.rev).ok();
-        for name in [user_channel(&outgoing.user), format!("{SERVER_TO_USER}{}", outgoing.user)] {
-            // An id that no connection can have has no such channel.
-            let Ok(channel) = ChannelName::parse(&name, usize::MAX) else { continue };
-            let event = Event { channel: &channel, name: &outgoing.event, data: &data, except: None, once: None, rev };
-            self.hub.publish(&app, &event).await?;
-        }
+        let rev = u64::try_from(outgoing.rev).unwrap_or_default();
+        to_user(&self.hub, &app, &outgoing.user, &outgoing.event, &quoted(&outgoing.payload), rev).await?;
         metrics::INBOX_EVENTS.increment(1);
         Ok(())
     }
+}
+
+/// Publishes an event on a user's two channels; a subscriber of both gets it once. `rev` as in [`Event::rev`].
+///
+/// # Errors
+/// See [`Unpublished`].
+pub async fn to_user(hub: &Hub, app: &App, user: &str, event: &str, data: &str, rev: u64) -> Result<(), Unpublished> {
+    for name in [user_channel(user), format!("{SERVER_TO_USER}{user}")] {
+        // An id that no connection can have has no such channel.
+        let Ok(channel) = ChannelName::parse(&name, usize::MAX) else { continue };
+        let event = Event { channel: &channel, name: event, data, except: None, once: None, rev: Some(rev) };
+        hub.publish(app, &event).await?;
+    }
+    Ok(())
 }

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::store::jobs::Audience;
 use crate::store::notification::{Draft, Severity, is_type};
 use crate::store::sending::MAX_RECIPIENTS;
 use crate::store::time::Timestamp;
@@ -17,14 +18,15 @@ const MAX_DATA: usize = 32 * 1024;
 const MAX_OBJECT: usize = 4 * 1024;
 const MAX_URL: usize = 2_048;
 const MAX_KEY: usize = 255;
+const MAX_TOPIC: usize = 200;
 /// How far ahead a notification may be scheduled.
 const MAX_AHEAD: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// What was asked for, checked.
 #[derive(Debug, PartialEq)]
 pub struct Wish {
-    /// For whom: sorted, each once.
-    pub recipients: Vec<String>,
+    /// For whom.
+    pub to: Recipients,
     /// What it says.
     pub draft: Draft,
     /// The request's id, if it has one.
@@ -33,6 +35,20 @@ pub struct Wish {
     pub hash: String,
     /// From when on it is in the inboxes.
     pub deliver_at: Option<Timestamp>,
+}
+
+/// For whom a notification is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recipients {
+    /// These: sorted, each once.
+    Users(Vec<String>),
+    /// All of them, but not those.
+    Audience {
+        /// Who.
+        audience: Audience,
+        /// Who not.
+        excluded: Vec<String>,
+    },
 }
 
 /// What is wrong with a request, and what is allowed.
@@ -64,6 +80,9 @@ struct Written {
 #[derive(Deserialize)]
 struct To {
     user_ids: Option<Vec<String>>,
+    topic: Option<String>,
+    org_id: Option<String>,
+    all: Option<bool>,
 }
 
 impl Wish {
@@ -74,7 +93,7 @@ impl Wish {
     pub fn parse(body: &[u8], now: Timestamp) -> Result<Self, InvalidWish> {
         let whole: Value = serde_json::from_slice(body).map_err(|_| wrong("the body must be a JSON object"))?;
         let written: Written = Written::deserialize(&whole).map_err(|error| wrong(format!("the body: {error}")))?;
-        let recipients = recipients(written.to, written.exclude_user_ids.unwrap_or_default())?;
+        let to = recipients(written.to, written.exclude_user_ids.unwrap_or_default())?;
         let kind = written.kind.filter(|kind| is_type(kind)).ok_or_else(|| {
             wrong("`type` must be words of a-z and 0-9 joined by . _ or -, such as comment.mentioned, of at most 200 characters")
         })?;
@@ -102,7 +121,7 @@ impl Wish {
             return Err(wrong("`group_key` and `deliver_at` exclude each other: a group grows when its event happens"));
         }
         let transaction_id = key("transaction_id", written.transaction_id)?;
-        Ok(Self { recipients, draft, transaction_id, hash: hash(whole), deliver_at })
+        Ok(Self { to, draft, transaction_id, hash: hash(whole), deliver_at })
     }
 }
 
@@ -110,20 +129,53 @@ fn wrong(text: impl Into<String>) -> InvalidWish {
     InvalidWish(text.into())
 }
 
-fn recipients(to: Option<To>, excluded: Vec<String>) -> Result<Vec<String>, InvalidWish> {
-    let allowed = format!("`to` must be {{\"user_ids\": [1 to {MAX_RECIPIENTS} ids]}}");
-    let mut users = to.and_then(|to| to.user_ids).ok_or_else(|| wrong(&allowed))?;
-    if !(1..=MAX_RECIPIENTS).contains(&users.len()) {
-        return Err(wrong(format!("`to.user_ids` has {} ids; {allowed}", users.len())));
+fn recipients(to: Option<To>, mut excluded: Vec<String>) -> Result<Recipients, InvalidWish> {
+    let allowed = || wrong("`to` must have exactly one of `user_ids`, `topic`, `org_id` and `\"all\": true`");
+    if excluded.len() > MAX_RECIPIENTS {
+        return Err(wrong(format!("`exclude_user_ids` has {} ids, {MAX_RECIPIENTS} are allowed", excluded.len())));
     }
-    let is_id = |id: &String| (1..=MAX_KEY).contains(&id.len()) && !id.chars().any(char::is_control);
-    if !users.iter().all(is_id) {
+    let audience = match to.ok_or_else(allowed)? {
+        To { user_ids: Some(users), topic: None, org_id: None, all: None } => return named(users, &excluded),
+        To { user_ids: None, topic: Some(topic), org_id: None, all: None } => Audience::Topic(self::topic(topic)?),
+        To { user_ids: None, topic: None, org_id: Some(org), all: None } if is_id(&org) => Audience::OrgId(org),
+        To { user_ids: None, topic: None, org_id: None, all: Some(true) } => Audience::All,
+        _ => return Err(allowed()),
+    };
+    excluded.sort_unstable();
+    excluded.dedup();
+    Ok(Recipients::Audience { audience, excluded })
+}
+
+fn named(mut users: Vec<String>, excluded: &[String]) -> Result<Recipients, InvalidWish> {
+    if !(1..=MAX_RECIPIENTS).contains(&users.len()) {
+        return Err(wrong(format!("`to.user_ids` has {} ids, 1 to {MAX_RECIPIENTS} are allowed", users.len())));
+    }
+    if !users.iter().all(|user| is_id(user)) {
         return Err(wrong(format!("`to.user_ids`: an id has 1 to {MAX_KEY} bytes and no control characters")));
     }
     users.retain(|user| !excluded.contains(user));
     users.sort_unstable();
     users.dedup();
-    Ok(users)
+    Ok(Recipients::Users(users))
+}
+
+/// Whether it can be the id of a user or an organization.
+#[must_use]
+pub fn is_id(id: &str) -> bool {
+    (1..=MAX_KEY).contains(&id.len()) && !id.chars().any(char::is_control)
+}
+
+/// The name of a topic.
+///
+/// # Errors
+/// Says what a name is.
+pub fn topic(name: String) -> Result<String, InvalidWish> {
+    let is_name = (1..=MAX_TOPIC).contains(&name.chars().count()) && !name.chars().any(char::is_control);
+    if is_name {
+        Ok(name)
+    } else {
+        Err(wrong(format!("a topic has 1 to {MAX_TOPIC} characters and no control characters")))
+    }
 }
 
 fn text(name: &str, text: Option<String>, limit: usize) -> Result<Option<String>, InvalidWish> {
@@ -198,7 +250,7 @@ mod tests {
     #[test]
     fn a_request_is_read_and_its_users_are_sorted() {
         let wish = parse(json!({ "exclude_user_ids": ["c"], "unknown": 1, "data": null, "severity": "high" })).unwrap();
-        assert_eq!(wish.recipients, ["a", "b"]);
+        assert_eq!(wish.to, Recipients::Users(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!((wish.draft.severity, wish.draft.data), (Severity::High, None));
     }
 
@@ -215,7 +267,10 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_what_is_allowed() {
         for (change, part) in [
-            (json!({ "to": {} }), "1 to 1000"),
+            (json!({ "to": {} }), "exactly one of"),
+            (json!({ "to": { "user_ids": ["a"], "all": true } }), "exactly one of"),
+            (json!({ "to": { "all": false } }), "exactly one of"),
+            (json!({ "to": { "topic": "" } }), "1 to 200 characters"),
             (json!({ "to": { "user_ids": [] } }), "0 ids"),
             (json!({ "to": { "user_ids": vec!["x"; 1_001] } }), "1001 ids"),
             (json!({ "to": { "user_ids": [""] } }), "1 to 255 bytes"),

@@ -31,7 +31,7 @@ use uuid::Uuid;
 use action::{Action, MarkAll};
 use jobs::Jobs;
 use notification::{Acted, ActedOnMany, Changes, Cursor, Filter, InboxState, Notification, Page, Since};
-use people::{Applied, Change, Ended, Inbound, Standing};
+use people::{Applied, Change, Ended, Inbound, Standing, User};
 use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
 use time::Timestamp;
@@ -87,6 +87,9 @@ pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Debug + Send +
 pub trait People {
     /// What is to be known before this user is served with this session, as a member of this organization.
     async fn standing(&self, user: &str, session: Option<&str>, org: Option<&str>) -> Result<Standing, StoreError>;
+
+    /// Notes what a backend says of a user. False, and nothing is changed, when it is older news than what is known, or the user was deleted.
+    async fn put_user(&self, user: &User, now: Timestamp) -> Result<bool, StoreError>;
 
     /// Notes a webhook and does what follows from it, in one transaction; one that was noted before does nothing. Deleting a user deletes
     /// all that belongs to it, its outbox too, and leaves a tombstone. Whoever is not to be served any more (session ended, user deleted or

@@ -10,6 +10,7 @@ mod support;
 
 mod asking;
 mod authorizing;
+mod backends;
 mod clerk;
 mod creating;
 mod keys;

@@ -96,6 +96,12 @@ impl Signed {
         self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
     }
 
+    /// All values of the path.
+    #[must_use]
+    pub fn values(&self) -> Vec<(String, String)> {
+        self.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     /// The body as text; an empty one counts as an empty object.
     ///
     /// # Errors

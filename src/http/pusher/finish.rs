@@ -8,7 +8,7 @@ use tokio::runtime::Handle;
 use tokio_util::task::TaskTracker;
 
 /// Does `work` here; if this future is dropped before the end, the rest of it becomes one of `tasks`.
-pub(super) fn finish<F>(tasks: TaskTracker, work: F) -> impl Future<Output = F::Output> + Send
+pub(in crate::http) fn finish<F>(tasks: TaskTracker, work: F) -> impl Future<Output = F::Output> + Send
 where
     F: Future<Output: Send> + Send + 'static,
 {

@@ -7,8 +7,7 @@ pub mod auth;
 pub mod body;
 pub mod channels;
 pub mod events;
-mod finish;
-pub mod notifications;
+pub(in crate::http) mod finish;
 pub mod parameters;
 pub mod users;
 
@@ -36,8 +35,6 @@ pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
         .route(&format!("{prefix}/apps/{{app_id}}/channels/{{channel}}/users"), get(channels::users))
         .route(&format!("{prefix}/apps/{{app_id}}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
         .route(&format!("{prefix}/apps/{{app_id}}/connections"), get(users::connections))
-        .route(&format!("{prefix}/apps/{{app_id}}/notifications"), post(notifications::create))
-        .route(&format!("{prefix}/v1/notifications"), post(notifications::create))
         // The PyPI library (3.3.4) leaves the app out.
         .route(&format!("{prefix}/users/{{user_id}}/terminate_connections"), acting(users::terminate))
 }

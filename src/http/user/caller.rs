@@ -70,7 +70,9 @@ pub fn app(parts: &Parts, head: &request::Parts, in_body: Option<&str>) -> Resul
     if app.options.enabled { Ok(app) } else { Err(Fault::Forbidden("the app is disabled".to_owned())) }
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// The token of a request.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     let token = token.trim();

@@ -13,9 +13,11 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::caller;
+use crate::apps::App;
 use crate::http::error::ApiError;
 use crate::http::fault::Fault;
 use crate::http::pusher::body;
+use crate::identity::Identity;
 use crate::notifications::Notifications;
 use crate::parts::Parts;
 use crate::store::Inbox;
@@ -40,33 +42,34 @@ const SNOOZE_FROM: std::time::Duration = std::time::Duration::from_secs(60);
 const SNOOZE_TO: std::time::Duration = std::time::Duration::from_secs(90 * 24 * 60 * 60);
 
 /// Whose inbox it is.
-struct Mine {
-    app: String,
-    user: String,
-    now: Timestamp,
+pub(super) struct Mine {
+    pub(super) app: Arc<App>,
+    pub(super) user: String,
+    pub(super) identity: Identity,
+    pub(super) now: Timestamp,
 }
 
 impl Mine {
     async fn of(parts: &Parts, head: &axum::http::request::Parts) -> Result<Self, Fault> {
         let identity = caller::served(parts, &head.headers).await?;
         let app = caller::app(parts, head, None)?;
-        Ok(Self { app: app.id().to_owned(), user: identity.user, now: Timestamp::now() })
+        Ok(Self { app, user: identity.user.clone(), identity, now: Timestamp::now() })
     }
 
-    fn inbox(&self) -> Inbox<'_> {
-        Inbox { app: &self.app, user: &self.user }
+    pub(super) fn inbox(&self) -> Inbox<'_> {
+        Inbox { app: self.app.id(), user: &self.user }
     }
 }
 
 /// A request without its body.
-async fn begin(parts: &Parts, request: Request) -> Result<(Mine, axum::http::request::Parts), Fault> {
+pub(super) async fn begin(parts: &Parts, request: Request) -> Result<(Mine, axum::http::request::Parts), Fault> {
     let (head, body) = request.into_parts();
     body::swallow(&head, body).await;
     Ok((Mine::of(parts, &head).await?, head))
 }
 
 /// A request with its body as JSON.
-async fn begin_with(parts: &Parts, request: Request) -> Result<(Mine, Map<String, Value>), Fault> {
+pub(super) async fn begin_with(parts: &Parts, request: Request) -> Result<(Mine, Map<String, Value>), Fault> {
     let (head, body) = request.into_parts();
     let within = parts.config.server.request_timeout;
     let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
@@ -84,11 +87,19 @@ async fn begin_with(parts: &Parts, request: Request) -> Result<(Mine, Map<String
 /// See [`Fault`].
 pub async fn list(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, head) = begin(&parts, request).await?;
-    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    page(&parts, mine.inbox(), head.uri.query().unwrap_or_default(), mine.now).await
+}
+
+/// The page of an inbox that a query asks for.
+///
+/// # Errors
+/// See [`Fault`].
+pub async fn page(parts: &Parts, inbox: Inbox<'_>, query: &str, now: Timestamp) -> Result<Response, Fault> {
+    let query = Query::parse(query)?;
     let limit = query.limit(PAGE, MAX_PAGE)?;
     let after = query.get("cursor").map(cursor).transpose()?;
     let store = &parts.notifications()?.store;
-    let page = store.list(mine.inbox(), &query.filter()?, after, limit, mine.now).await?;
+    let page = store.list(inbox, &query.filter()?, after, limit, now).await?;
     let next =
         page.next.map(|next| BASE64URL_NOPAD.encode(format!("{}:{}", next.visible_at.as_micros(), next.id).as_bytes()));
     Ok(answer(json!({ "items": page.items, "next_cursor": next }), page.state))
@@ -254,7 +265,7 @@ fn answer(mut value: Value, state: InboxState) -> Response {
     (StatusCode::OK, headers, Json(value)).into_response()
 }
 
-fn invalid(text: impl Into<String>) -> Fault {
+pub(super) fn invalid(text: impl Into<String>) -> Fault {
     Fault::Invalid(text.into())
 }
 

@@ -6,12 +6,13 @@ pub mod auth;
 pub mod caller;
 pub mod form;
 pub mod inbox;
+pub mod preferences;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header, request};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use super::fault::Fault;
@@ -40,6 +41,15 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
         .route(&format!("{prefix}/v1/inbox/bulk"), post(inbox::bulk).fallback(only("POST, OPTIONS")))
         .route(&format!("{prefix}/v1/inbox/mark-all"), post(inbox::mark_all).fallback(only("POST, OPTIONS")))
         .route(&format!("{prefix}/v1/inbox/{{id}}"), item.fallback(only("GET, PATCH, DELETE, OPTIONS")))
+        .route(
+            &format!("{prefix}/v1/preferences"),
+            get(preferences::list).put(preferences::put).fallback(only("GET, PUT, OPTIONS")),
+        )
+        .route(&format!("{prefix}/v1/topics"), get(preferences::topics).fallback(only("GET, OPTIONS")))
+        .route(
+            &format!("{prefix}/v1/topics/{{topic}}/subscription"),
+            put(preferences::follow).delete(preferences::unfollow).fallback(only("PUT, DELETE, OPTIONS")),
+        )
         .layer(cross_origin(config))
 }
 
@@ -48,7 +58,14 @@ fn cross_origin(config: &Config) -> CorsLayer {
     let origins = Origins::of(config);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin: &HeaderValue, _: &request::Parts| origins.allow(origin)))
-        .allow_methods(AllowMethods::list([Method::GET, Method::POST, Method::PATCH, Method::DELETE, Method::OPTIONS]))
+        .allow_methods(AllowMethods::list([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::PATCH,
+            Method::DELETE,
+            Method::OPTIONS,
+        ]))
         .allow_headers(AllowHeaders::list([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,

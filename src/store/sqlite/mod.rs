@@ -92,6 +92,7 @@ impl Sqlite {
             .await?;
         // Whoever had taken them was the last process with this file, and is gone.
         sqlx::query("UPDATE outbox SET locked_until = NULL WHERE delivered_at IS NULL").execute(&writer).await?;
+        sqlx::query("UPDATE fanout_jobs SET locked_until = NULL WHERE status = 'running'").execute(&writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE)

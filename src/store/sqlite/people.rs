@@ -41,6 +41,13 @@ impl People for Sqlite {
         Ok(Standing { user: row, is_deleted, is_session_ended, has_left })
     }
 
+    async fn put_user(&self, user: &User, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let is_put = put_user(&mut tx, user, now).await?;
+        tx.commit().await?;
+        Ok(is_put)
+    }
+
     async fn apply(&self, inbound: &Inbound<'_>, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
         let mut tx = self.write().await?;
         let sql = "INSERT INTO webhook_events (source, event_id, type, received_at) VALUES ($1, $2, $3, $4)

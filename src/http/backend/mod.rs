@@ -1,0 +1,29 @@
+//! What backends ask of users and notifications (section 8.6), signed like a trigger, so that no further secret is needed, or with an API
+//! key ([`caller`]).
+//!
+//! [`routes`] is the contents page. Below `/apps/{app_id}` stand the routes that `post` and `get` of the Pusher server libraries reach.
+
+pub mod caller;
+pub mod notifications;
+pub mod users;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{get, post, put};
+
+use crate::parts::Parts;
+
+/// The routes.
+pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
+    let request = || get(notifications::show).delete(notifications::cancel);
+    Router::new()
+        .route(&format!("{prefix}/apps/{{app_id}}/notifications"), post(notifications::create))
+        .route(&format!("{prefix}/apps/{{app_id}}/notifications/{{transaction_id}}"), request())
+        .route(&format!("{prefix}/v1/notifications"), post(notifications::create_queued))
+        .route(&format!("{prefix}/v1/notifications/{{transaction_id}}"), request())
+        .route(&format!("{prefix}/v1/users/{{user_id}}"), put(users::put))
+        .route(&format!("{prefix}/v1/users/{{user_id}}/inbox"), get(users::inbox))
+        .route(&format!("{prefix}/v1/users/{{user_id}}/topics"), get(users::topics))
+        .route(&format!("{prefix}/v1/users/{{user_id}}/topics/{{topic}}"), put(users::follow).delete(users::unfollow))
+}
