@@ -13,10 +13,12 @@
 //! Not here: what may be asked for and by whom (`http`), when something is due (`notifications`).
 
 pub mod action;
+pub mod error;
 pub mod event;
 pub mod jobs;
 pub mod notification;
 pub mod people;
+pub mod postgres;
 pub mod preferences;
 pub mod sending;
 pub mod sqlite;
@@ -28,6 +30,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use uuid::Uuid;
 
+pub use error::StoreError;
+
 use action::{Action, MarkAll};
 use jobs::Jobs;
 use notification::{Acted, ActedOnMany, Changes, Cursor, Filter, InboxState, Notification, Page, Since};
@@ -35,26 +39,6 @@ use people::{Applied, Change, Ended, Inbound, Standing, User};
 use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
 use time::Timestamp;
-
-/// Why something was not kept or not found out. Nothing is half done then.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// It cannot be reached, has no connection free in time, or did not answer in time.
-    #[error("the database cannot be reached or does not answer in time")]
-    Unavailable(#[source] sqlx::Error),
-    /// It has no room left.
-    #[error("the database has no room left")]
-    Full(#[source] sqlx::Error),
-    /// The id of the request belongs to another one.
-    #[error("this transaction id belongs to another request")]
-    Conflict,
-    /// The job of which this was a step was cancelled.
-    #[error("the job was cancelled")]
-    Cancelled,
-    /// It says what makes no sense to Herald, or refuses a statement: a fault of ours, or a schema that others changed.
-    #[error("the database refuses: {0}")]
-    Broken(#[source] sqlx::Error),
-}
 
 /// Whose inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,6 @@
 //! A moment as the store keeps it: microseconds since 1970, UTC.
 //!
-//! Whole microseconds, so what is read is what was written, and cursors compare exactly.
+//! Both databases hold whole microseconds, so what is read is what was written, and cursors compare exactly.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,8 +9,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
-use sqlx::{Database, Decode, Encode, Sqlite, Type};
+use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type};
 
+/// Microseconds from 1970 to 2000, from when Postgres counts.
+const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 /// The last moment that can be written in every time zone: just before the end of the year 9999.
 const LAST: i64 = 253_402_207_199_999_999;
 
@@ -111,6 +113,30 @@ impl<'q> Encode<'q, Sqlite> for Timestamp {
 impl<'r> Decode<'r, Sqlite> for Timestamp {
     fn decode(value: <Sqlite as Database>::ValueRef<'r>) -> Result<Self, BoxDynError> {
         Ok(Self::from_micros(<i64 as Decode<'r, Sqlite>>::decode(value)?))
+    }
+}
+
+impl Type<Postgres> for Timestamp {
+    fn type_info() -> <Postgres as Database>::TypeInfo {
+        sqlx::postgres::PgTypeInfo::with_name("timestamptz")
+    }
+}
+
+impl sqlx::postgres::PgHasArrayType for Timestamp {
+    fn array_type_info() -> sqlx::postgres::PgTypeInfo {
+        sqlx::postgres::PgTypeInfo::with_name("timestamptz[]")
+    }
+}
+
+impl<'q> Encode<'q, Postgres> for Timestamp {
+    fn encode_by_ref(&self, buffer: &mut <Postgres as Database>::ArgumentBuffer) -> Result<IsNull, BoxDynError> {
+        <i64 as Encode<'q, Postgres>>::encode_by_ref(&(self.0 - POSTGRES_EPOCH), buffer)
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Timestamp {
+    fn decode(value: <Postgres as Database>::ValueRef<'r>) -> Result<Self, BoxDynError> {
+        Ok(Self::from_micros(<i64 as Decode<'r, Postgres>>::decode(value)?.saturating_add(POSTGRES_EPOCH)))
     }
 }
 

@@ -12,12 +12,8 @@ const KEY: &str = "a-key-of-a-backend-0123456789";
 const NOTHING: Value = Value::Null;
 
 async fn start(more: &str) -> Herald {
-    let herald = Herald::start(&format!(
-        "[server]\napi_keys = [\"{KEY}\", \"the-one-before-0123456789\"]\n{}\n{more}",
-        auth("")
-    ))
-    .await;
-    herald
+    let keys = format!("[server]\napi_keys = [\"{KEY}\", \"the-one-before-0123456789\"]");
+    Herald::start(&format!("{keys}\n{}\n{more}", auth(""))).await
 }
 
 async fn call(herald: &Herald, method: &str, path: &str, body: &Value) -> Answer {

@@ -7,17 +7,26 @@ use herald::store::action::{Action, MarkAll};
 use herald::store::notification::{Archived, Filter, Since, Snoozed, Status};
 use uuid::Uuid;
 
-use super::support::{ANN, draft, numbers, open, titles};
+use super::support::{ANN, Fixture, draft, numbers, titles};
 
-#[tokio::test]
-async fn every_action_changes_what_it_says_takes_a_revision_and_tells_once() {
+over_both! {
+    every_action_changes_what_it_says_takes_a_revision_and_tells_once,
+    what_was_done_can_be_undone,
+    several_changes_at_once_are_one_event,
+    nobody_acts_on_what_is_in_another_inbox,
+    many_are_changed_with_one_revision_and_what_arrives_meanwhile_is_left_alone,
+    a_list_is_paged_and_filtered,
+    a_client_that_was_away_is_told_what_changed_page_by_page,
+}
+
+async fn every_action_changes_what_it_says_takes_a_revision_and_tells_once(one: Fixture) {
     for (action, event, state) in [
         (Action::Seen, "notification.seen", (2, 1, 0)),
         (Action::Read, "notification.read", (2, 0, 0)),
         (Action::Archive, "notification.archived", (2, 0, 0)),
         (Action::Delete, "notification.deleted", (2, 0, 0)),
     ] {
-        let db = open().await;
+        let db = one.anew().await;
         let item = db.one("Hello", 1).await;
         let acted = db.store.act(ANN, item.id, &[action], db.at(2)).await.unwrap().unwrap();
         assert!(acted.changed, "{action:?}");
@@ -37,9 +46,7 @@ async fn every_action_changes_what_it_says_takes_a_revision_and_tells_once() {
     }
 }
 
-#[tokio::test]
-async fn what_was_done_can_be_undone() {
-    let db = open().await;
+async fn what_was_done_can_be_undone(db: Fixture) {
     let item = db.one("Hello", 1).await;
     for (actions, inbox, unread) in [
         (&[Action::Read][..], 1, 0),
@@ -55,18 +62,14 @@ async fn what_was_done_can_be_undone() {
     }
 }
 
-#[tokio::test]
-async fn several_changes_at_once_are_one_event() {
-    let db = open().await;
+async fn several_changes_at_once_are_one_event(db: Fixture) {
     let item = db.one("Hello", 1).await;
     db.store.act(ANN, item.id, &[Action::Seen, Action::Read, Action::Archive], db.at(2)).await.unwrap();
     let events = db.events(3).await;
     assert_eq!((events.len(), events[1].1.as_str()), (2, "notification.updated"));
 }
 
-#[tokio::test]
-async fn nobody_acts_on_what_is_in_another_inbox() {
-    let db = open().await;
+async fn nobody_acts_on_what_is_in_another_inbox(db: Fixture) {
     let item = db.one("Hello", 1).await;
     for inbox in [Inbox { user: "user_bob", ..ANN }, Inbox { app: "other", ..ANN }] {
         assert!(db.store.notification(inbox, item.id, db.at(2)).await.unwrap().is_none());
@@ -77,9 +80,7 @@ async fn nobody_acts_on_what_is_in_another_inbox() {
     assert_eq!(db.state(2).await, (1, 1, 1));
 }
 
-#[tokio::test]
-async fn many_are_changed_with_one_revision_and_what_arrives_meanwhile_is_left_alone() {
-    let db = open().await;
+async fn many_are_changed_with_one_revision_and_what_arrives_meanwhile_is_left_alone(db: Fixture) {
     for number in 1..=5 {
         db.one(&format!("n{number}"), number).await;
     }
@@ -97,9 +98,7 @@ async fn many_are_changed_with_one_revision_and_what_arrives_meanwhile_is_left_a
     assert_eq!(told["filter"], serde_json::json!({ "status": "all", "archived": "exclude", "snoozed": "exclude" }));
 }
 
-#[tokio::test]
-async fn a_list_is_paged_and_filtered() {
-    let db = open().await;
+async fn a_list_is_paged_and_filtered(db: Fixture) {
     for number in 1..=7 {
         let kind = if number % 2 == 0 { "comment.reply" } else { "billing" };
         let draft = herald::store::notification::Draft { kind: kind.to_owned(), ..draft(&format!("n{number}")) };
@@ -136,9 +135,7 @@ async fn a_list_is_paged_and_filtered() {
     }
 }
 
-#[tokio::test]
-async fn a_client_that_was_away_is_told_what_changed_page_by_page() {
-    let db = open().await;
+async fn a_client_that_was_away_is_told_what_changed_page_by_page(db: Fixture) {
     for number in 1..=6 {
         db.one(&format!("n{number}"), number).await;
     }

@@ -6,11 +6,18 @@ use herald::store::StoreError;
 use herald::store::action::Action;
 use herald::store::notification::{Draft, Filter};
 
-use super::support::{ANN, APP, draft, open, titles};
+use super::support::{ANN, APP, Fixture, draft, titles};
 
-#[tokio::test]
-async fn each_user_gets_it_once_with_an_event_and_a_revision() {
-    let db = open().await;
+over_both! {
+    each_user_gets_it_once_with_an_event_and_a_revision,
+    an_id_that_belongs_to_another_request_creates_nothing_for_anybody,
+    an_open_group_grows_and_comes_to_the_top_unseen,
+    where_only_known_users_count_others_are_named,
+    a_thousand_creates_at_once_with_one_id_make_one_row,
+    revisions_have_no_gaps_and_events_come_in_their_order_whoever_writes,
+}
+
+async fn each_user_gets_it_once_with_an_event_and_a_revision(db: Fixture) {
     let created = db.create("t1", &["user_ann", "user_bob"], &draft("Hello"), 1).await;
     assert_eq!((created.created, created.duplicates), (2, 0));
     let again = db.create("t1", &["user_ann", "user_bob", "user_carol"], &draft("Hello"), 2).await;
@@ -25,18 +32,15 @@ async fn each_user_gets_it_once_with_an_event_and_a_revision() {
     assert_eq!(event["id"], format!("{APP}:user_ann:1"));
 }
 
-#[tokio::test]
-async fn an_id_that_belongs_to_another_request_creates_nothing_for_anybody() {
-    let db = open().await;
+async fn an_id_that_belongs_to_another_request_creates_nothing_for_anybody(db: Fixture) {
     db.create("t1", &["user_bob"], &draft("Hello"), 1).await;
     let refused = db.try_create("t1", "other", &["user_ann", "user_bob"], &draft("Other"), None, 2).await;
     assert!(matches!(refused, Err(StoreError::Conflict)), "{refused:?}");
     assert_eq!(db.state(2).await, (0, 0, 0));
 }
 
-#[tokio::test]
-async fn a_thousand_creates_at_once_with_one_id_make_one_row() {
-    let db = Arc::new(open().await);
+async fn a_thousand_creates_at_once_with_one_id_make_one_row(db: Fixture) {
+    let db = Arc::new(db);
     let tasks: Vec<_> = (0..1_000)
         .map(|_| {
             let db = Arc::clone(&db);
@@ -60,9 +64,8 @@ async fn a_thousand_creates_at_once_with_one_id_make_one_row() {
     assert_eq!(db.state(2).await, (1, 1, 1));
 }
 
-#[tokio::test]
-async fn revisions_have_no_gaps_and_events_come_in_their_order_whoever_writes() {
-    let db = Arc::new(open().await);
+async fn revisions_have_no_gaps_and_events_come_in_their_order_whoever_writes(db: Fixture) {
+    let db = Arc::new(db);
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let db = Arc::clone(&db);
@@ -80,9 +83,7 @@ async fn revisions_have_no_gaps_and_events_come_in_their_order_whoever_writes() 
     assert_eq!(revs, (1..=400).collect::<Vec<i64>>());
 }
 
-#[tokio::test]
-async fn an_open_group_grows_and_comes_to_the_top_unseen() {
-    let db = open().await;
+async fn an_open_group_grows_and_comes_to_the_top_unseen(db: Fixture) {
     let grouped = |title: &str| Draft { group_key: Some("post:1".to_owned()), ..draft(title) };
     db.create("t1", &["user_ann"], &grouped("One comment"), 1).await;
     db.create("t2", &["user_ann"], &draft("Other"), 2).await;
@@ -106,9 +107,7 @@ async fn an_open_group_grows_and_comes_to_the_top_unseen() {
     assert_eq!(back.notification.draft.group_key, None, "two open items cannot have one group");
 }
 
-#[tokio::test]
-async fn where_only_known_users_count_others_are_named() {
-    let db = open().await;
+async fn where_only_known_users_count_others_are_named(db: Fixture) {
     db.create("t1", &["user_ann"], &draft("Hello"), 1).await;
     let recipients = ["user_ann".to_owned(), "user_zoe".to_owned()];
     let hello = draft("Again");

@@ -5,11 +5,16 @@ use std::time::Duration;
 use herald::store::action::Action;
 use herald::store::notification::{Draft, Filter, Since};
 
-use super::support::{ANN, draft, open, titles};
+use super::support::{ANN, Fixture, draft, titles};
 
-#[tokio::test]
-async fn a_scheduled_one_is_announced_when_its_time_has_come() {
-    let db = open().await;
+over_both! {
+    a_scheduled_one_is_announced_when_its_time_has_come,
+    a_snoozed_one_comes_back_unread_and_on_top,
+    what_is_over_vanishes_at_once_and_is_told,
+    whoever_was_away_for_longer_than_deletions_are_kept_loads_anew,
+}
+
+async fn a_scheduled_one_is_announced_when_its_time_has_come(db: Fixture) {
     let created = db.try_create("t1", "hash", &["user_ann"], &draft("Later"), Some(db.at(60)), 1).await.unwrap();
     assert_eq!(created.created, 1);
     assert_eq!((db.state(2).await, db.events(2).await.len()), ((0, 0, 0), 0), "nothing shows before");
@@ -20,9 +25,7 @@ async fn a_scheduled_one_is_announced_when_its_time_has_come() {
     assert_eq!(db.events(61).await[0].1, "notification.created");
 }
 
-#[tokio::test]
-async fn a_snoozed_one_comes_back_unread_and_on_top() {
-    let db = open().await;
+async fn a_snoozed_one_comes_back_unread_and_on_top(db: Fixture) {
     let item = db.one("Hello", 1).await;
     db.store.act(ANN, item.id, &[Action::Read, Action::Snooze(db.at(600))], db.at(2)).await.unwrap();
     db.one("Newer", 3).await;
@@ -34,9 +37,7 @@ async fn a_snoozed_one_comes_back_unread_and_on_top() {
     assert_eq!(db.state(600).await.1, 2);
 }
 
-#[tokio::test]
-async fn what_is_over_vanishes_at_once_and_is_told() {
-    let db = open().await;
+async fn what_is_over_vanishes_at_once_and_is_told(db: Fixture) {
     db.create("t1", &["user_ann"], &Draft { expires_at: Some(db.at(60)), ..draft("Sale") }, 1).await;
     assert_eq!(db.state(59).await, (1, 1, 1));
     assert_eq!(
@@ -50,9 +51,7 @@ async fn what_is_over_vanishes_at_once_and_is_told() {
     assert_eq!((*rev, name.as_str(), &told["reason"]), (2, "notification.deleted", &serde_json::json!("expired")));
 }
 
-#[tokio::test]
-async fn whoever_was_away_for_longer_than_deletions_are_kept_loads_anew() {
-    let db = open().await;
+async fn whoever_was_away_for_longer_than_deletions_are_kept_loads_anew(db: Fixture) {
     let item = db.one("Hello", 1).await;
     db.one("Other", 2).await;
     db.store.act(ANN, item.id, &[Action::Delete], db.at(3)).await.unwrap();

@@ -4,6 +4,21 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+/// Each of these cases over SQLite, and over Postgres: tests of their own.
+macro_rules! over_both {
+    ($($case:ident),+ $(,)?) => { $( mod $case {
+        #[tokio::test]
+        async fn sqlite() {
+            Box::pin(super::$case(crate::support::sqlite().await)).await;
+        }
+
+        #[tokio::test]
+        async fn postgres() {
+            Box::pin(super::$case(crate::support::postgres().await)).await;
+        }
+    } )+ };
+}
+
 mod acting;
 mod creating;
 mod due;
@@ -12,5 +27,6 @@ mod model;
 mod outbox;
 mod people;
 mod plans;
+mod postgres;
 mod support;
 mod trouble;

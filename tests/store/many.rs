@@ -11,7 +11,17 @@ use herald::store::{Inbox, StoreError};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::support::{ANN, APP, Fixture, draft, open};
+use super::support::{ANN, APP, Fixture, draft};
+
+over_both! {
+    an_audience_is_who_follows_who_is_a_member_or_everybody_in_the_order_of_ids,
+    a_job_goes_on_behind_the_last_user_when_its_node_is_gone,
+    what_is_cancelled_is_taken_back_and_its_job_ends,
+    a_scheduled_one_that_is_cancelled_never_comes,
+    the_id_of_a_job_is_no_other_requests,
+    what_a_user_does_not_want_is_not_made_and_the_longest_pattern_decides,
+    settings_are_kept_and_go_with_their_user,
+}
 
 const LOCK: Duration = Duration::from_secs(30);
 
@@ -53,9 +63,7 @@ impl Fixture {
     }
 }
 
-#[tokio::test]
-async fn an_audience_is_who_follows_who_is_a_member_or_everybody_in_the_order_of_ids() {
-    let fixture = open().await;
+async fn an_audience_is_who_follows_who_is_a_member_or_everybody_in_the_order_of_ids(fixture: Fixture) {
     for user in ["user_b", "user_a", "Zoe", "user_c"] {
         fixture.follow(user, "news").await;
     }
@@ -76,9 +84,7 @@ async fn an_audience_is_who_follows_who_is_a_member_or_everybody_in_the_order_of
     assert_eq!(fixture.store.topics(APP, "user_c").await.unwrap(), ["other"]);
 }
 
-#[tokio::test]
-async fn a_job_goes_on_behind_the_last_user_when_its_node_is_gone() {
-    let fixture = open().await;
+async fn a_job_goes_on_behind_the_last_user_when_its_node_is_gone(fixture: Fixture) {
     let users: Vec<String> = (1..=4).map(|number| format!("user_{number}")).collect();
     for user in &users {
         fixture.follow(user, "news").await;
@@ -105,9 +111,7 @@ async fn a_job_goes_on_behind_the_last_user_when_its_node_is_gone() {
     assert_eq!(fixture.store.take_job(fixture.at(99), fixture.at(99)).await.unwrap(), None);
 }
 
-#[tokio::test]
-async fn what_is_cancelled_is_taken_back_and_its_job_ends() {
-    let fixture = open().await;
+async fn what_is_cancelled_is_taken_back_and_its_job_ends(fixture: Fixture) {
     let users: Vec<String> = (1..=4).map(|number| format!("user_{number}")).collect();
     fixture.begin("news", "hash", &Audience::All).await.unwrap();
     let job = fixture.store.take_job(fixture.at(30), fixture.at(0)).await.unwrap().unwrap();
@@ -128,9 +132,7 @@ async fn what_is_cancelled_is_taken_back_and_its_job_ends() {
     assert_eq!(fixture.store.state(inbox, fixture.at(6)).await.unwrap().rev, 0, "nothing of the step is left");
 }
 
-#[tokio::test]
-async fn a_scheduled_one_that_is_cancelled_never_comes() {
-    let fixture = open().await;
+async fn a_scheduled_one_that_is_cancelled_never_comes(fixture: Fixture) {
     let later = Some(fixture.at(100));
     fixture.try_create("t", "hash", &[ANN.user], &draft("Later"), later, 0).await.unwrap();
     assert_eq!(fixture.store.cancel(APP, "t", 10, fixture.at(1)).await.unwrap(), Some(true));
@@ -138,9 +140,7 @@ async fn a_scheduled_one_that_is_cancelled_never_comes() {
     assert_eq!(fixture.list(&Filter::default(), 200).await, []);
 }
 
-#[tokio::test]
-async fn the_id_of_a_job_is_no_other_requests() {
-    let fixture = open().await;
+async fn the_id_of_a_job_is_no_other_requests(fixture: Fixture) {
     fixture.try_create("news", "other", &[ANN.user], &draft("One"), None, 0).await.unwrap();
     assert!(matches!(fixture.begin("news", "hash", &Audience::All).await, Err(StoreError::Conflict)));
     fixture.begin("all", "hash", &Audience::All).await.unwrap();
@@ -148,9 +148,7 @@ async fn the_id_of_a_job_is_no_other_requests() {
     assert!(matches!(refused, Err(StoreError::Conflict)));
 }
 
-#[tokio::test]
-async fn what_a_user_does_not_want_is_not_made_and_the_longest_pattern_decides() {
-    let fixture = open().await;
+async fn what_a_user_does_not_want_is_not_made_and_the_longest_pattern_decides(fixture: Fixture) {
     let say = async |kind: &str, channel, enabled| {
         let preference = Preference { kind: kind.to_owned(), channel, enabled };
         assert!(fixture.store.put_preferences(ANN, &[preference], fixture.at(0)).await.unwrap());
@@ -187,9 +185,7 @@ async fn what_a_user_does_not_want_is_not_made_and_the_longest_pattern_decides()
     assert_eq!(said, ["* InApp false", "comment.* Email true", "comment.* InApp true", "comment.mentioned InApp true"]);
 }
 
-#[tokio::test]
-async fn settings_are_kept_and_go_with_their_user() {
-    let fixture = open().await;
+async fn settings_are_kept_and_go_with_their_user(fixture: Fixture) {
     assert_eq!(fixture.store.settings(ANN).await.unwrap(), Settings::default());
     let settings = Settings {
         timezone: Some("Europe/Berlin".to_owned()),

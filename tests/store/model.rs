@@ -8,14 +8,16 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
-use super::support::{ANN, open};
+use super::support::{ANN, Fixture};
 
-#[tokio::test]
-async fn list_and_counts_are_what_was_done() {
+over_both! {
+    list_and_counts_are_what_was_done,
+}
+
+async fn list_and_counts_are_what_was_done(db: Fixture) {
     let seed: u64 = rand::random();
     println!("seed {seed}");
     let mut random = SmallRng::seed_from_u64(seed);
-    let db = open().await;
     let mut known: HashMap<Uuid, Notification> = HashMap::new();
     let mut rev = 0;
     for step in 1..400_u64 {

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use super::support::{draft, open};
+use super::support::{Fixture, draft};
+
+over_both! {
+    while_one_relay_has_the_older_events_of_an_inbox_another_gets_none_of_it,
+    what_a_relay_has_taken_and_not_published_comes_again,
+}
 
 const LOCK: Duration = Duration::from_secs(30);
 
-#[tokio::test]
-async fn while_one_relay_has_the_older_events_of_an_inbox_another_gets_none_of_it() {
-    let db = open().await;
+async fn while_one_relay_has_the_older_events_of_an_inbox_another_gets_none_of_it(db: Fixture) {
     for number in 1..=3 {
         db.create(&format!("t{number}"), &["user_ann"], &draft("Hello"), number).await;
     }
@@ -26,9 +29,7 @@ async fn while_one_relay_has_the_older_events_of_an_inbox_another_gets_none_of_i
     assert_eq!(next.iter().map(|event| event.rev).collect::<Vec<_>>(), [3]);
 }
 
-#[tokio::test]
-async fn what_a_relay_has_taken_and_not_published_comes_again() {
-    let db = open().await;
+async fn what_a_relay_has_taken_and_not_published_comes_again(db: Fixture) {
     db.create("t1", &["user_ann"], &draft("Hello"), 1).await;
     let now = db.at(2);
     let taken = db.store.take_outgoing(10, now.after(LOCK), now).await.unwrap();

@@ -4,12 +4,16 @@ use herald::integrations::clerk::webhook;
 use herald::store::people::{Applied, Change, Ended, Inbound};
 use serde_json::Value;
 
-use super::support::{draft, open};
+use super::support::{Fixture, draft};
 
-#[tokio::test]
-async fn clerks_webhooks_have_the_effects_that_the_scenario_says() {
+over_both! {
+    clerks_webhooks_have_the_effects_that_the_scenario_says,
+    a_deleted_user_takes_everything_along_and_gets_nothing_more,
+    a_session_that_has_ended_is_not_served_again,
+}
+
+async fn clerks_webhooks_have_the_effects_that_the_scenario_says(db: Fixture) {
     let vectors: Value = serde_json::from_str(include_str!("../vectors/webhook_events.json")).unwrap();
-    let db = open().await;
     let mut second = 1;
     for step in vectors["clerk"].as_array().unwrap() {
         second += 1;
@@ -58,9 +62,7 @@ async fn clerks_webhooks_have_the_effects_that_the_scenario_says() {
     }
 }
 
-#[tokio::test]
-async fn a_deleted_user_takes_everything_along_and_gets_nothing_more() {
-    let db = open().await;
+async fn a_deleted_user_takes_everything_along_and_gets_nothing_more(db: Fixture) {
     db.create("t1", &["user_ann", "user_bob"], &draft("Hello"), 1).await;
     let inbound = Inbound { source: "clerk", event_id: "msg_1", kind: "user.deleted" };
     db.store.apply(&inbound, &Change::UserDeleted { id: "user_ann".to_owned() }, db.at(2)).await.unwrap();
@@ -71,9 +73,7 @@ async fn a_deleted_user_takes_everything_along_and_gets_nothing_more() {
     assert_eq!((again.created, again.unknown), (1, vec!["user_ann".to_owned()]));
 }
 
-#[tokio::test]
-async fn a_session_that_has_ended_is_not_served_again() {
-    let db = open().await;
+async fn a_session_that_has_ended_is_not_served_again(db: Fixture) {
     let change = Change::SessionEnded { session: "sess_1".to_owned(), user: Some("user_ann".to_owned()) };
     let inbound = Inbound { source: "clerk", event_id: "msg_1", kind: "session.ended" };
     assert_eq!(db.store.apply(&inbound, &change, db.at(1)).await.unwrap(), Applied::Done);

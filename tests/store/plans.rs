@@ -7,7 +7,7 @@ use herald::store::notification::{Archived, Counts, Filter, Since, Snoozed, Stat
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use sqlx::{Connection as _, Row as _};
 
-use super::support::{ANN, open};
+use super::support::{ANN, sqlite};
 
 const ROWS: i64 = 1_000_000;
 /// Of them in Ann's inbox; the others are a thousand users'.
@@ -15,9 +15,9 @@ const ANNS: i64 = 100_000;
 
 #[tokio::test]
 async fn a_million_notifications_are_no_burden() {
-    let db = open().await;
+    let db = sqlite().await;
     db.one("The newest", 2_000_000).await;
-    let path = db.folder.path().join("herald.db");
+    let path = db.file();
     let options = SqliteConnectOptions::new().filename(&path).foreign_keys(true);
     let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
     for sql in [

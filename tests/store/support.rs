@@ -1,33 +1,87 @@
-//! A database in a folder that goes with the test, and what most tests do with it.
+//! A database of the test's own, and what most tests do with it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use herald::store::notification::{Draft, Filter, InboxState, Notification};
+use herald::store::postgres::Options;
 use herald::store::sending::{Create, Created};
 use herald::store::sqlite::Sqlite;
 use herald::store::time::Timestamp;
 use herald::store::{Inbox, Store, StoreError};
 use tempfile::TempDir;
 
+use super::postgres::Postgres;
+
 pub(crate) const APP: &str = "shop";
 pub(crate) const ANN: Inbox<'static> = Inbox { app: APP, user: "user_ann" };
 
-/// A store, and the folder that it lies in.
+/// A store, and where it lies.
 pub(crate) struct Fixture {
     pub(crate) store: Arc<dyn Store>,
-    pub(crate) folder: TempDir,
+    pub(crate) place: Place,
     /// When the test begins; later moments are made from it.
     pub(crate) start: Timestamp,
 }
 
-pub(crate) async fn open() -> Fixture {
+/// Where a store lies.
+pub(crate) enum Place {
+    /// In a folder that goes with the test.
+    File(TempDir),
+    /// In a schema.
+    Server(Postgres),
+}
+
+/// A file.
+pub(crate) async fn sqlite() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let store = Sqlite::open(&folder.path().join("herald.db"), APP).await.unwrap();
-    Fixture { store: Arc::new(store), folder, start: Timestamp::from_micros(1_790_000_000_000_000) }
+    Fixture::new(Arc::new(store), Place::File(folder))
+}
+
+/// A schema of Postgres.
+pub(crate) async fn postgres() -> Fixture {
+    let server = Postgres::start().await;
+    Fixture::new(Arc::new(connect(&server)), Place::Server(server))
+}
+
+/// Herald's store in a schema.
+pub(crate) fn connect(server: &Postgres) -> herald::store::postgres::Postgres {
+    herald::store::postgres::Postgres::new(options(server), APP).unwrap()
+}
+
+pub(crate) fn options(server: &Postgres) -> Options {
+    Options {
+        url: herald_protocol::Secret::new(&server.url),
+        schema: server.schema.clone(),
+        max_connections: 5,
+        transaction_pooler: None,
+        migrate: true,
+    }
 }
 
 impl Fixture {
+    pub(crate) fn new(store: Arc<dyn Store>, place: Place) -> Self {
+        Self { store, place, start: Timestamp::from_micros(1_790_000_000_000_000) }
+    }
+
+    /// Another, empty one of the same kind.
+    pub(crate) async fn anew(&self) -> Self {
+        match self.place {
+            Place::File(_) => sqlite().await,
+            Place::Server(_) => postgres().await,
+        }
+    }
+
+    /// The file, where it is one.
+    pub(crate) fn file(&self) -> PathBuf {
+        match &self.place {
+            Place::File(folder) => folder.path().join("herald.db"),
+            Place::Server(_) => panic!("this is no file"),
+        }
+    }
+
     /// So many seconds after the beginning.
     pub(crate) fn at(&self, seconds: u64) -> Timestamp {
         self.start.after(Duration::from_secs(seconds))

@@ -6,14 +6,14 @@ use herald::store::sqlite::Sqlite;
 use sqlx::Connection as _;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 
-use super::support::{APP, Fixture, draft, open, titles};
+use super::support::{APP, Fixture, Place, draft, sqlite, titles};
 
 #[tokio::test]
 async fn what_was_kept_is_there_when_the_file_is_opened_again() {
-    let db = open().await;
+    let db = sqlite().await;
     db.create("t1", &["user_ann"], &draft("Hello"), 1).await;
     db.store.close().await;
-    let again = Sqlite::open(&db.folder.path().join("herald.db"), APP).await.unwrap();
+    let again = Sqlite::open(&db.file(), APP).await.unwrap();
     let db = Fixture { store: std::sync::Arc::new(again), ..db };
     assert_eq!(titles(&db.list(&Filter::default(), 2).await), ["Hello"]);
     assert_eq!(db.events(2).await.len(), 1, "nobody was told yet");
@@ -42,11 +42,7 @@ async fn a_full_disk_is_a_clear_error_and_nothing_is_half_done() {
     };
     let path = disk.0.path().join("herald.db");
     let store = std::sync::Arc::new(Sqlite::open(&path, APP).await.unwrap());
-    let db = Fixture {
-        store,
-        folder: tempfile::tempdir().unwrap(),
-        start: herald::store::time::Timestamp::from_micros(1_790_000_000_000_000),
-    };
+    let db = Fixture::new(store, Place::File(tempfile::tempdir().unwrap()));
     let long = herald::store::notification::Draft { message: Some("x".repeat(9_000)), ..draft("Hello") };
     let mut kept = 0;
     let error = loop {

@@ -37,9 +37,6 @@ const READERS: u32 = 4;
 const ACQUIRE: Duration = Duration::from_secs(5);
 /// How long another process may hold the file.
 const BUSY: Duration = Duration::from_secs(5);
-/// Result codes: no room on the disk, an error of the disk.
-const FULL: &str = "13";
-const IO_ERROR: u32 = 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -139,23 +136,6 @@ impl Store for Sqlite {
     async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
-    }
-}
-
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let code = error.as_database_error().and_then(|error| error.code()).map(|code| code.into_owned());
-        let is_disk =
-            code.as_deref().and_then(|code| code.parse::<u32>().ok()).is_some_and(|code| code & 0xff == IO_ERROR);
-        match &error {
-            _ if code.as_deref() == Some(FULL) || is_disk => Self::Full(error),
-            // Another process holds the file.
-            _ if matches!(code.as_deref(), Some("5" | "6")) => Self::Unavailable(error),
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => {
-                Self::Unavailable(error)
-            }
-            _ => Self::Broken(error),
-        }
     }
 }
 

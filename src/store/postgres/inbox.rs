@@ -1,0 +1,397 @@
+//! Reading an inbox, and what its user does with it (section 8.5).
+
+use async_trait::async_trait;
+use serde_json::Value;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{Postgres as Database, QueryBuilder, Row as _};
+use uuid::Uuid;
+
+use super::{Postgres, Tx, bounded, json, lock, next_rev, state, tell};
+use crate::store::action::{Action, MarkAll};
+use crate::store::event::{About, EventName, all_name};
+use crate::store::notification::{
+    Acted, ActedOnMany, Archived, Changes, Cursor, Draft, Filter, InboxState, Notification, Page, Severity, Since,
+    Snoozed, Status,
+};
+use crate::store::sending::{Create, Created};
+use crate::store::time::Timestamp;
+use crate::store::{Inbox, Inboxes, StoreError};
+
+/// What [`notification`] reads.
+pub(super) const COLUMNS: &str = "id, org_id, type, severity, title, message, action_url, image_url, actor, object, data, \
+    transaction_id, group_key, group_count, rev, visible_at, seen_at, read_at, archived_at, snoozed_until, expires_at, \
+    deleted_at, created_at, updated_at";
+
+/// A row of `user_notifications`.
+pub(super) fn notification(row: &PgRow) -> Result<Notification, sqlx::Error> {
+    let read = |name: &str| -> Result<Option<Value>, sqlx::Error> {
+        Ok(row.try_get::<Option<Json<Value>>, _>(name)?.map(|Json(value)| value))
+    };
+    let decode = |name: &str, error: Box<dyn std::error::Error + Send + Sync>| sqlx::Error::ColumnDecode {
+        index: name.to_owned(),
+        source: error,
+    };
+    let severity: &str = row.try_get("severity")?;
+    Ok(Notification {
+        id: row.try_get("id")?,
+        draft: Draft {
+            kind: row.try_get("type")?,
+            severity: Severity::parse(severity).ok_or_else(|| decode("severity", "it is none".into()))?,
+            title: row.try_get("title")?,
+            message: row.try_get("message")?,
+            action_url: row.try_get("action_url")?,
+            image_url: row.try_get("image_url")?,
+            actor: read("actor")?,
+            object: read("object")?,
+            data: read("data")?,
+            org_id: row.try_get("org_id")?,
+            group_key: row.try_get("group_key")?,
+            expires_at: row.try_get("expires_at")?,
+        },
+        transaction_id: row.try_get("transaction_id")?,
+        group_count: row.try_get("group_count")?,
+        rev: row.try_get("rev")?,
+        visible_at: row.try_get("visible_at")?,
+        seen_at: row.try_get("seen_at")?,
+        read_at: row.try_get("read_at")?,
+        archived_at: row.try_get("archived_at")?,
+        snoozed_until: row.try_get("snoozed_until")?,
+        deleted_at: row.try_get("deleted_at")?,
+        created_at: row.try_get("created_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+fn notifications(rows: &[PgRow]) -> Result<Vec<Notification>, sqlx::Error> {
+    rows.iter().map(notification).collect()
+}
+
+#[async_trait]
+impl Inboxes for Postgres {
+    async fn create(&self, create: &Create<'_>, now: Timestamp) -> Result<Created, StoreError> {
+        bounded(self.make(create, now)).await
+    }
+
+    async fn state(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<InboxState, StoreError> {
+        bounded(async {
+            let mut tx = self.begin().await?;
+            let state = state(&mut tx, inbox, now).await?;
+            tx.commit().await?;
+            Ok(state)
+        })
+        .await
+    }
+
+    async fn list(
+        &self,
+        inbox: Inbox<'_>,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Page, StoreError> {
+        bounded(async {
+            let mut tx = self.begin_still().await?;
+            let mut query = select(inbox);
+            push_filter(&mut query, filter, now);
+            if let Some(Cursor { visible_at, id }) = after {
+                query.push(" AND (visible_at, id) < (").push_bind(visible_at).push(", ").push_bind(id).push(")");
+            }
+            query.push(" ORDER BY visible_at DESC, id DESC LIMIT ").push_bind(one_more(limit));
+            let mut items = fetch(&mut tx, &mut query).await?;
+            let has_more = items.len() > limit;
+            items.truncate(limit);
+            let last = items.last().filter(|_| has_more);
+            let next = last.map(|last| Cursor { visible_at: last.visible_at, id: last.id });
+            let state = state(&mut tx, inbox, now).await?;
+            tx.commit().await?;
+            Ok(Page { next, state, items })
+        })
+        .await
+    }
+
+    async fn changes(
+        &self,
+        inbox: Inbox<'_>,
+        since: Since,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Changes, StoreError> {
+        bounded(async {
+            let mut tx = self.begin_still().await?;
+            let state = state(&mut tx, inbox, now).await?;
+            let sql = "SELECT purged_rev FROM inbox_state WHERE app_id = $1 AND user_id = $2";
+            let purged: Option<i64> = tx.value(sql).bind(inbox.app).bind(inbox.user).fetch_optional(tx.on()).await?;
+            if since.rev > state.rev || since.rev < purged.unwrap_or_default() {
+                return Ok(Changes { items: Vec::new(), next: None, state, reset: true });
+            }
+            let mut query = select(inbox);
+            match since.id {
+                None => query.push(" AND rev > ").push_bind(since.rev),
+                Some(id) => query.push(" AND (rev, id) > (").push_bind(since.rev).push(", ").push_bind(id).push(")"),
+            };
+            query.push(" ORDER BY rev, id LIMIT ").push_bind(one_more(limit));
+            let mut items = fetch(&mut tx, &mut query).await?;
+            tx.commit().await?;
+            let has_more = items.len() > limit;
+            items.truncate(limit);
+            let last = items.last().filter(|_| has_more);
+            let next = last.and_then(|last| Some(Since { rev: last.rev?, id: Some(last.id) }));
+            Ok(Changes { items, next, state, reset: false })
+        })
+        .await
+    }
+
+    async fn notification(
+        &self,
+        inbox: Inbox<'_>,
+        id: Uuid,
+        now: Timestamp,
+    ) -> Result<Option<(Notification, InboxState)>, StoreError> {
+        bounded(async {
+            let mut tx = self.begin_still().await?;
+            let Some(found) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
+            let state = state(&mut tx, inbox, now).await?;
+            tx.commit().await?;
+            Ok(Some((found, state)))
+        })
+        .await
+    }
+
+    async fn act(
+        &self,
+        inbox: Inbox<'_>,
+        id: Uuid,
+        actions: &[Action],
+        now: Timestamp,
+    ) -> Result<Option<Acted>, StoreError> {
+        bounded(async {
+            let mut tx = self.begin().await?;
+            lock(&mut tx, inbox).await?;
+            let Some(mut notification) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
+            let done: Vec<Action> =
+                actions.iter().copied().filter(|action| action.apply(&mut notification, now)).collect();
+            let Some((first, others)) = done.split_first() else {
+                let state = state(&mut tx, inbox, now).await?;
+                return Ok(Some(Acted { notification, state, changed: false }));
+            };
+            let rev = next_rev(&mut tx, inbox).await?;
+            write(&mut tx, inbox, &mut notification, rev, now).await?;
+            let event = if others.is_empty() { EventName::from(*first) } else { EventName::Updated };
+            let is_gone = notification.deleted_at.is_some();
+            let about = if is_gone { About::Gone(id, None) } else { About::One(&notification) };
+            let state = tell(&mut tx, inbox, event.as_str(), about, now).await?;
+            tx.commit().await?;
+            Ok(Some(Acted { notification, state, changed: true }))
+        })
+        .await
+    }
+
+    async fn act_on_many(
+        &self,
+        inbox: Inbox<'_>,
+        ids: &[Uuid],
+        action: Action,
+        now: Timestamp,
+    ) -> Result<ActedOnMany, StoreError> {
+        bounded(async {
+            let mut tx = self.begin().await?;
+            lock(&mut tx, inbox).await?;
+            let mut found = find(&mut tx, inbox, ids, now).await?;
+            let is_there = |id: &Uuid| found.iter().any(|notification| notification.id == *id);
+            let missing = ids.iter().copied().filter(|id| !is_there(id)).collect();
+            found.retain_mut(|notification| action.apply(notification, now));
+            if found.is_empty() {
+                return Ok(ActedOnMany { updated: 0, missing, state: state(&mut tx, inbox, now).await? });
+            }
+            let rev = next_rev(&mut tx, inbox).await?;
+            for notification in &mut found {
+                write(&mut tx, inbox, notification, rev, now).await?;
+            }
+            let changed: Vec<Uuid> = found.iter().map(|notification| notification.id).collect();
+            let event = EventName::from(action).as_str();
+            let state = tell(&mut tx, inbox, event, About::Many(&changed), now).await?;
+            tx.commit().await?;
+            Ok(ActedOnMany { updated: changed.len() as u64, missing, state })
+        })
+        .await
+    }
+
+    async fn mark_all(
+        &self,
+        inbox: Inbox<'_>,
+        action: MarkAll,
+        up_to_rev: i64,
+        filter: &Filter,
+        now: Timestamp,
+    ) -> Result<(u64, InboxState), StoreError> {
+        bounded(async {
+            let mut tx = self.begin().await?;
+            // Taken before it is known whether anything changes, and given back with the transaction if nothing does.
+            lock(&mut tx, inbox).await?;
+            let before = state(&mut tx, inbox, now).await?;
+            if before.rev == 0 {
+                return Ok((0, before));
+            }
+            let rev = next_rev(&mut tx, inbox).await?;
+            let mut query = QueryBuilder::<Database>::new("UPDATE user_notifications SET rev = ");
+            query.push_bind(rev).push(", updated_at = ").push_bind(now);
+            match action {
+                MarkAll::Seen => query.push(", seen_at = ").push_bind(now),
+                MarkAll::Read => {
+                    query.push(", seen_at = coalesce(seen_at, ").push_bind(now).push("), read_at = ").push_bind(now)
+                }
+                MarkAll::Archive => query.push(", archived_at = ").push_bind(now),
+            };
+            push_inbox(&mut query, inbox);
+            push_filter(&mut query, filter, now);
+            query.push(" AND rev <= ").push_bind(up_to_rev);
+            query.push(match action {
+                MarkAll::Seen => " AND seen_at IS NULL",
+                MarkAll::Read => " AND read_at IS NULL",
+                MarkAll::Archive => " AND archived_at IS NULL",
+            });
+            let updated = query.build().persistent(tx.persistent).execute(tx.on()).await?.rows_affected();
+            if updated == 0 {
+                return Ok((0, before));
+            }
+            let state = tell(&mut tx, inbox, all_name(action), About::All { up_to_rev, filter }, now).await?;
+            tx.commit().await?;
+            Ok((updated, state))
+        })
+        .await
+    }
+
+    async fn announce_due(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
+        bounded(self.announce(limit, now)).await
+    }
+
+    async fn expire_due(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
+        bounded(self.expire(limit, now)).await
+    }
+}
+
+async fn fetch(tx: &mut Tx, query: &mut QueryBuilder<Database>) -> Result<Vec<Notification>, StoreError> {
+    let rows = query.build().persistent(tx.persistent).fetch_all(tx.on()).await?;
+    Ok(notifications(&rows)?)
+}
+
+fn select(inbox: Inbox<'_>) -> QueryBuilder<Database> {
+    let mut query = QueryBuilder::<Database>::new("SELECT ");
+    query.push(COLUMNS).push(" FROM user_notifications");
+    push_inbox(&mut query, inbox);
+    query
+}
+
+fn push_inbox(query: &mut QueryBuilder<Database>, inbox: Inbox<'_>) {
+    query.push(" WHERE app_id = ").push_bind(inbox.app.to_owned());
+    query.push(" AND user_id = ").push_bind(inbox.user.to_owned());
+}
+
+/// One more than is wanted tells whether there are more.
+fn one_more(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+fn push_filter(query: &mut QueryBuilder<Database>, filter: &Filter, now: Timestamp) {
+    query.push(" AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > ").push_bind(now).push(")");
+    match filter.snoozed {
+        Snoozed::Exclude => query.push(" AND visible_at <= ").push_bind(now),
+        Snoozed::Only => query.push(" AND snoozed_until IS NOT NULL AND visible_at > ").push_bind(now),
+    };
+    query.push(match filter.archived {
+        Archived::Exclude => " AND archived_at IS NULL",
+        Archived::Only => " AND archived_at IS NOT NULL",
+        Archived::Include => "",
+    });
+    query.push(match filter.status {
+        Status::All => "",
+        Status::Unread => " AND read_at IS NULL",
+        Status::Read => " AND read_at IS NOT NULL",
+        Status::Unseen => " AND seen_at IS NULL",
+    });
+    if let Some(severity) = filter.severity {
+        query.push(" AND severity = ").push_bind(severity.as_str());
+    }
+    if let Some(org) = &filter.org_id {
+        query.push(" AND org_id = ").push_bind(org.clone());
+    }
+    if let Some(after) = filter.created_after {
+        query.push(" AND created_at > ").push_bind(after);
+    }
+    if !filter.kinds.is_empty() {
+        query.push(" AND (");
+        for (position, kind) in filter.kinds.iter().enumerate() {
+            query.push(if position == 0 { "" } else { " OR " });
+            match kind.strip_suffix('*') {
+                // A type holds no character that LIKE or GLOB would take for something else but `_`, so a range says it.
+                Some(prefix) => {
+                    query.push("(type >= ").push_bind(prefix.to_owned()).push(" AND type < ");
+                    query.push_bind(format!("{prefix}{}", char::MAX)).push(")")
+                }
+                None => query.push("type = ").push_bind(kind.clone()),
+            };
+        }
+        query.push(")");
+    }
+}
+
+/// Those of them that their user can know of.
+async fn find(tx: &mut Tx, inbox: Inbox<'_>, ids: &[Uuid], now: Timestamp) -> Result<Vec<Notification>, StoreError> {
+    let mut query = select(inbox);
+    query.push(" AND id = ANY(").push_bind(ids.to_vec()).push(")");
+    query.push(" AND deleted_at IS NULL AND (rev IS NOT NULL OR visible_at <= ").push_bind(now).push(") ORDER BY id");
+    fetch(tx, &mut query).await
+}
+
+/// Writes a changed notification under its new revision. If it is open again and another open one has its group, it leaves the group.
+pub(super) async fn write(
+    tx: &mut Tx,
+    inbox: Inbox<'_>,
+    notification: &mut Notification,
+    rev: i64,
+    now: Timestamp,
+) -> Result<(), StoreError> {
+    (notification.rev, notification.updated_at) = (Some(rev), now);
+    let Notification { read_at, archived_at, deleted_at, .. } = *notification;
+    let is_open = read_at.is_none() && archived_at.is_none() && deleted_at.is_none();
+    if is_open && let Some(group) = &notification.draft.group_key {
+        let sql =
+            "SELECT EXISTS (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND group_key = $3
+            AND read_at IS NULL AND archived_at IS NULL AND deleted_at IS NULL AND id <> $4)";
+        let query = tx.value(sql).bind(inbox.app).bind(inbox.user).bind(group).bind(notification.id);
+        if query.fetch_one(tx.on()).await? {
+            notification.draft.group_key = None;
+        }
+    }
+    // What is snoozed is announced anew when its time has come.
+    let announced_at = notification.snoozed_until.is_none().then_some(now);
+    let sql = "UPDATE user_notifications SET rev = $2, updated_at = $3, visible_at = $4, announced_at = $5, seen_at = $6,
+            read_at = $7, archived_at = $8, snoozed_until = $9, deleted_at = $10, group_key = $11, title = $12, message = $13,
+            action_url = $14, image_url = $15, actor = $16::json, object = $17::json, data = $18::json
+        WHERE id = $1";
+    let draft = &notification.draft;
+    tx.query(sql)
+        .bind(notification.id)
+        .bind(rev)
+        .bind(now)
+        .bind(notification.visible_at)
+        .bind(announced_at)
+        .bind(notification.seen_at)
+        .bind(notification.read_at)
+        .bind(notification.archived_at)
+        .bind(notification.snoozed_until)
+        .bind(notification.deleted_at)
+        .bind(&draft.group_key)
+        .bind(&draft.title)
+        .bind(&draft.message)
+        .bind(&draft.action_url)
+        .bind(&draft.image_url)
+        .bind(draft.actor.as_ref().map(json))
+        .bind(draft.object.as_ref().map(json))
+        .bind(draft.data.as_ref().map(json))
+        .execute(tx.on())
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,252 @@
+//! Postgres, for production and for clusters (section 8.3).
+//!
+//! Everything is done in a transaction of its own that begins by saying in which schema and for how long: so it works alike on a
+//! connection of its own and behind a pooler that gives each transaction any connection. Behind such a one nothing is prepared by a name
+//! (section 9, trap 2).
+//!
+//! Who writes to an inbox locks its row of `inbox_state` first: changes of one inbox follow each other, and each reads what the one before
+//! has written. Several inboxes are locked in the order of their users' ids.
+//!
+//! It may be away when the server starts, and at any time after that: what is asked of it fails then, and works again when it is back.
+
+mod due;
+mod inbox;
+mod jobs;
+mod make;
+mod migrate;
+mod outbox;
+mod people;
+mod preferences;
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Serialize;
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
+use sqlx::query::{Query, QueryAs, QueryScalar};
+use sqlx::{AssertSqlSafe, FromRow, Postgres as Database, Transaction, Type};
+use tokio::sync::OnceCell;
+
+use super::event::{About, envelope};
+use super::notification::{Counts, InboxState};
+use super::time::Timestamp;
+use super::{Inbox, Store, StoreError};
+
+pub use migrate::MigrationError;
+
+/// How long somebody waits for a connection.
+const ACQUIRE: Duration = Duration::from_secs(2);
+/// How long a statement may take, and a transaction may stand still.
+const STATEMENT: Duration = Duration::from_secs(5);
+/// How long all of it may take: a connection that was cut without a word says nothing.
+const ALTOGETHER: Duration = Duration::from_secs(15);
+/// The port of transaction poolers, as Supabase has it.
+const POOLER_PORT: u16 = 6543;
+
+/// Where it is, and how it is to be used.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `postgres://…`, with the password.
+    pub url: herald_protocol::Secret,
+    /// The schema with Herald's tables: small letters, digits and `_`.
+    pub schema: String,
+    /// Connections at most.
+    pub max_connections: u32,
+    /// Whether a pooler gives each transaction any connection; `None`: if the port is that of one.
+    pub transaction_pooler: Option<bool>,
+    /// Whether tables are made and changed when it is first reached.
+    pub migrate: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Postgres {
+    pool: PgPool,
+    options: Options,
+    begin: String,
+    persistent: bool,
+    default_app: String,
+    /// Set once the tables are as this Herald needs them.
+    prepared: OnceCell<()>,
+}
+
+impl Postgres {
+    /// A database that is not reached yet. Rows that others insert under the app `default` become `default_app`'s.
+    ///
+    /// # Errors
+    /// When the address is none.
+    pub fn new(options: Options, default_app: &str) -> Result<Self, sqlx::Error> {
+        let address = PgConnectOptions::from_str(options.url.expose())?.application_name("herald");
+        let is_pooled = options.transaction_pooler.unwrap_or(address.get_port() == POOLER_PORT);
+        let address = if is_pooled { address.statement_cache_capacity(0) } else { address };
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(ACQUIRE)
+            .connect_lazy_with(address);
+        let begin = format!(
+            "BEGIN; SET LOCAL search_path TO {}; SET LOCAL statement_timeout TO {}; SET LOCAL idle_in_transaction_session_timeout TO {}",
+            options.schema,
+            STATEMENT.as_millis(),
+            STATEMENT.as_millis()
+        );
+        if is_pooled {
+            tracing::info!("the database is behind a transaction pooler: nothing is prepared there");
+        }
+        let prepared = OnceCell::new();
+        Ok(Self { pool, options, begin, persistent: !is_pooled, default_app: default_app.to_owned(), prepared })
+    }
+
+    /// Reaches it, and sees to its tables.
+    ///
+    /// # Errors
+    /// See [`MigrationError`].
+    pub async fn prepare(&self) -> Result<(), MigrationError> {
+        self.prepared.get_or_try_init(|| migrate::run(self, self.options.migrate)).await.copied()
+    }
+
+    async fn begin(&self) -> Result<Tx, StoreError> {
+        if let Err(error) = self.prepare().await {
+            return Err(error.into());
+        }
+        self.begin_raw().await
+    }
+
+    /// The same for what is read in several statements, all of one moment.
+    async fn begin_still(&self) -> Result<Tx, StoreError> {
+        let mut tx = self.begin().await?;
+        tx.query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(tx.on()).await?;
+        Ok(tx)
+    }
+
+    /// The same before the tables are known to be there.
+    async fn begin_raw(&self) -> Result<Tx, StoreError> {
+        let transaction = self.pool.begin_with(AssertSqlSafe(self.begin.clone())).await?;
+        Ok(Tx { transaction, persistent: self.persistent })
+    }
+}
+
+/// A transaction, and how statements are sent in it.
+struct Tx {
+    transaction: Transaction<'static, Database>,
+    persistent: bool,
+}
+
+impl Tx {
+    fn query<'q>(&self, sql: &'q str) -> Query<'q, Database, PgArguments> {
+        sqlx::query(AssertSqlSafe(sql.to_owned())).persistent(self.persistent)
+    }
+
+    fn rows<'q, T: for<'r> FromRow<'r, PgRow>>(&self, sql: &'q str) -> QueryAs<'q, Database, T, PgArguments> {
+        sqlx::query_as(AssertSqlSafe(sql.to_owned())).persistent(self.persistent)
+    }
+
+    fn value<'q, T>(&self, sql: &'q str) -> QueryScalar<'q, Database, T, PgArguments>
+    where
+        (T,): for<'r> FromRow<'r, PgRow>,
+        T: Type<Database>,
+    {
+        sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).persistent(self.persistent)
+    }
+
+    fn on(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    async fn commit(self) -> Result<(), StoreError> {
+        Ok(self.transaction.commit().await?)
+    }
+}
+
+/// Does `work` within the time that anything may take.
+async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    match tokio::time::timeout(ALTOGETHER, work).await {
+        Ok(done) => done,
+        Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
+    }
+}
+
+/// JSON that is kept as it is written.
+fn json(value: &impl Serialize) -> String {
+    // Values, and structs of them: they always have a JSON form.
+    serde_json::to_string(value).unwrap_or_default()
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn ping(&self) -> Result<(), StoreError> {
+        bounded(async {
+            let mut tx = self.begin().await?;
+            tx.query("SELECT 1").execute(tx.on()).await?;
+            tx.commit().await
+        })
+        .await
+    }
+
+    async fn purge(&self, keep: Duration, limit: usize, now: Timestamp) -> Result<bool, StoreError> {
+        bounded(self.purge_rows(keep, limit, now)).await
+    }
+
+    async fn close(&self) {
+        _ = tokio::time::timeout(ALTOGETHER, self.pool.close()).await;
+    }
+}
+
+/// Keeps others from changing this inbox until the transaction ends.
+async fn lock(tx: &mut Tx, inbox: Inbox<'_>) -> Result<(), StoreError> {
+    let sql = "SELECT 1 FROM inbox_state WHERE app_id = $1 AND user_id = $2 FOR UPDATE";
+    tx.query(sql).bind(inbox.app).bind(inbox.user).execute(tx.on()).await?;
+    Ok(())
+}
+
+/// Takes the inbox's next revision.
+async fn next_rev(tx: &mut Tx, inbox: Inbox<'_>) -> Result<i64, StoreError> {
+    let sql = "INSERT INTO inbox_state (app_id, user_id, rev) VALUES ($1, $2, 1)
+        ON CONFLICT (app_id, user_id) DO UPDATE SET rev = inbox_state.rev + 1 RETURNING rev";
+    Ok(tx.value(sql).bind(inbox.app).bind(inbox.user).fetch_one(tx.on()).await?)
+}
+
+/// Where the inbox stands.
+async fn state(tx: &mut Tx, inbox: Inbox<'_>, now: Timestamp) -> Result<InboxState, StoreError> {
+    let sql = "SELECT coalesce((SELECT rev FROM inbox_state WHERE app_id = $1 AND user_id = $2), 0),
+        (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
+            AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            ORDER BY visible_at DESC LIMIT $4) unread),
+        (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND seen_at IS NULL
+            AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            ORDER BY visible_at DESC LIMIT $4) unseen)";
+    let query = tx.rows(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);
+    let (rev, unread, unseen) = query.fetch_one(tx.on()).await?;
+    Ok(InboxState { rev, counts: Counts { unread, unseen } })
+}
+
+/// Puts an event about the revision that was just taken into the outbox, and returns where the inbox stands with it.
+async fn tell(
+    tx: &mut Tx,
+    inbox: Inbox<'_>,
+    event: &str,
+    about: About<'_>,
+    now: Timestamp,
+) -> Result<InboxState, StoreError> {
+    let state = state(tx, inbox, now).await?;
+    let sql = "INSERT INTO outbox (app_id, user_id, rev, event, payload, available_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $6)";
+    tx.query(sql)
+        .bind(inbox.app)
+        .bind(inbox.user)
+        .bind(state.rev)
+        .bind(event)
+        .bind(envelope(inbox.app, inbox.user, state, now, about))
+        .bind(now)
+        .execute(tx.on())
+        .await?;
+    Ok(state)
+}
+
+/// Whether the user has a row, a new one if need be; never for one that was deleted.
+async fn is_known(tx: &mut Tx, user: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO users (id, created_at, updated_at) SELECT $1, $2, $2
+        WHERE NOT EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1) ON CONFLICT DO NOTHING";
+    tx.query(sql).bind(user).bind(now).execute(tx.on()).await?;
+    Ok(tx.value("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)").bind(user).fetch_one(tx.on()).await?)
+}
