@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{check, listen, serve, trigger};
+use commands::{check, listen, migrate, serve, trigger};
 
 /// A realtime server that speaks the Pusher protocol.
 #[derive(Debug, Parser)]
@@ -19,6 +19,9 @@ struct Arguments {
     /// The configuration file; without it HERALD_CONFIG names one, or herald.toml is used if there is one.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Leave the database's tables as they are: `herald migrate` is run by somebody else
+    #[arg(long)]
+    no_migrate: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -27,6 +30,8 @@ struct Arguments {
 enum Command {
     /// Run the server (what happens without a command, too)
     Serve,
+    /// Bring the database's tables up to date
+    Migrate,
     /// Say whether the configuration is right, and print what is in effect, secrets masked
     Check,
     /// Send an event to a channel of a running server
@@ -38,7 +43,8 @@ enum Command {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command {
-        None | Some(Command::Serve) => serve::run(arguments.config),
+        None | Some(Command::Serve) => serve::run(arguments.config, arguments.no_migrate),
+        Some(Command::Migrate) => migrate::run(arguments.config),
         Some(Command::Check) => check::run(arguments.config),
         Some(Command::Trigger(what)) => trigger::run(arguments.config, &what),
         Some(Command::Listen(what)) => listen::run(arguments.config, &what),

@@ -26,7 +26,7 @@ use crate::listener::{Listener, Serving};
 use crate::notifications::Notifications;
 use crate::notifications::create::Defaults;
 use crate::parts::Parts;
-use crate::store::sqlite::Sqlite;
+use crate::store;
 use crate::tls::Tls;
 use crate::webhooks::{LAST_DELIVERIES, Webhooks};
 use crate::{metrics, outgoing};
@@ -42,9 +42,6 @@ const GOODBYES: Duration = Duration::from_secs(8);
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
 /// Clients whose refusal is held back at once; further ones are told without delay.
 const HELD_BACK: usize = 10_000;
-
-/// The file in the data folder that users and notifications are kept in.
-const DATABASE: &str = "herald.db";
 
 /// How the server ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,7 +76,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         tracing::error!("the cluster is not found yet; clients that come wait for it, and this node is not ready");
     }
     let hub = Arc::new(Hub { node, cluster });
-    let notifications = inboxes(&config, &hub, &apps).await;
+    let notifications = inboxes(&config, &hub, &apps).await?;
     let parts = Arc::new(Parts {
         hub,
         webhooks,
@@ -127,21 +124,21 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     })
 }
 
-/// The inboxes; `None`, with a line in the log, where their database cannot be opened: whoever only relays events needs none.
-async fn inboxes(config: &Config, hub: &Arc<Hub>, apps: &Arc<Apps>) -> Option<Notifications> {
-    let path = config.server.data_dir.join(DATABASE);
-    let default_app = config.apps.first().map(|app| app.id.as_str()).unwrap_or_default();
-    match Sqlite::open(&path, default_app).await {
-        Ok(store) => Some(Notifications::start(Arc::new(store), hub, apps, Defaults::new(&config.notifications))),
-        Err(error) => {
-            let error = anyhow::Error::from(error);
+/// The inboxes; `None`, with a line in the log, where a file cannot be opened: whoever only relays events needs none.
+async fn inboxes(config: &Config, hub: &Arc<Hub>, apps: &Arc<Apps>) -> anyhow::Result<Option<Notifications>> {
+    let start = |store| Notifications::start(store, hub, apps, Defaults::new(&config.notifications));
+    match store::open::open(config).await {
+        Ok(store) => Ok(Some(start(store))),
+        Err(store::open::OpenError::File { path, cause }) => {
+            let error = anyhow::Error::from(cause);
             tracing::error!(
                 path = %path.display(),
                 error = format!("{error:#}"),
                 "there are no inboxes: their database cannot be opened"
             );
-            None
+            Ok(None)
         }
+        Err(other) => Err(other.into()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod check;
 pub(crate) mod listen;
+pub(crate) mod migrate;
 pub(crate) mod serve;
 pub(crate) mod trigger;
 

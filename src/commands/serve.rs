@@ -11,8 +11,9 @@ use tracing_subscriber::EnvFilter;
 
 use super::{load, runtime, say};
 
-pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let loaded = load(file)?;
+pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<ExitCode> {
+    let mut loaded = load(file)?;
+    loaded.config.database.migrate &= !no_migrate;
     write_log(&loaded.config.log);
     loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));

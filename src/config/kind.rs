@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use toml::Value;
 use url::Url;
 
+use super::database_url::{DatabaseUrl, Pooler};
 use super::redis_url::RedisUrl;
 use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
@@ -453,6 +454,45 @@ impl Kind for ApiKey {
         SecretText::write(secret)
     }
 }
+
+/// Where a database is; what it holds of credentials is not shown.
+#[derive(Debug)]
+pub struct DatabaseAddress;
+
+impl Kind for DatabaseAddress {
+    type Value = DatabaseUrl;
+    fn allowed() -> String {
+        "postgres://USER:PASSWORD@HOST:PORT/DATABASE or sqlite:PATH".to_owned()
+    }
+    fn is_secret(_written: &str) -> bool {
+        true // what is no URL may be a password in the wrong place
+    }
+    fn read(value: &Value) -> Option<DatabaseUrl> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<DatabaseUrl> {
+        DatabaseUrl::parse(text)
+    }
+    fn write(url: &DatabaseUrl) -> Option<String> {
+        Some(Value::from(url.to_string()).to_string())
+    }
+}
+
+text_kind! { /// A name in a database that needs no quotes.
+Identifier: String, "1 to 63 small letters, digits and _, no digit first",
+|text| {
+    let plain = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    let first = text.bytes().next().is_some_and(|byte| !byte.is_ascii_digit());
+    (plain && first && text.len() <= 63).then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// What stands between Herald and its Postgres.
+BetweenDatabase: Pooler, "one of auto, session and transaction", |text| match text {
+    "auto" => Some(Pooler::Auto),
+    "session" => Some(Pooler::Session),
+    "transaction" => Some(Pooler::Transaction),
+    _ => None,
+}, |pooler| format!("{pooler:?}").to_ascii_lowercase() }
 
 text_kind! { /// Types of notifications.
 TypePattern: String, "a type such as comment.mentioned, a prefix such as comment.*, or *",

@@ -4,6 +4,7 @@
 //! gathers everything that is wrong before anybody is told, [`environment`] knows the names that people bring from elsewhere,
 //! [`document`] writes the pages. Nothing else in Herald reads the environment.
 
+mod database_url;
 pub mod document;
 pub mod environment;
 pub mod kind;
@@ -18,10 +19,11 @@ use std::path::{Path, PathBuf};
 use herald_protocol::Secret;
 use toml::Table;
 
+pub use database_url::{DatabaseUrl, Pooler};
 pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
 pub use options::{
-    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, Limits, LogOptions, NotificationOptions,
-    QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions, WebhookOptions,
+    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, Limits, LogOptions,
+    NotificationOptions, QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 

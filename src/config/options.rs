@@ -13,12 +13,13 @@ use herald_protocol::webhook::WebhookKind;
 use ipnet::IpNet;
 use url::Url;
 
+use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
-    Address, AddressOrOff, ApiKey, AppId, AppKey, AuthDefault, ChannelPattern, Count, DefaultPreference, File, Flag,
-    FollowedTopic, Format, Headers, InstanceId, Issuer, KIB, KeyPrefix, Kind, Level, Listen, LogFormat, MIB, MINUTE,
-    MasterKeyText, NamePart, Network, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role,
-    SECOND, SecretText, Several, Size, Time, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret,
-    WhenUnreachable,
+    Address, AddressOrOff, ApiKey, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Count, DatabaseAddress,
+    DefaultPreference, File, Flag, FollowedTopic, Format, Headers, Identifier, InstanceId, Issuer, KIB, KeyPrefix,
+    Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, Optional, Origin, Otherwise, Party,
+    Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText, Several, Size, Time, TypePattern, Unreachable,
+    WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -116,6 +117,8 @@ options! {
         cluster: ClusterOptions;
         /// Who users are, and which channels they may subscribe to.
         auth: AuthOptions;
+        /// Where users and notifications are kept.
+        database: DatabaseOptions;
         /// The inbox of every user.
         notifications: NotificationOptions;
         /// The listener for those who watch over it.
@@ -148,7 +151,8 @@ options! {
         handshake_timeout: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 5 * MINUTE }>;
         /// How long a backend may take for the body of its request.
         request_timeout: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 5 * MINUTE }>;
-        /// The folder for what Herald keeps over a restart: webhooks that were not delivered when it ended.
+        /// The folder for what Herald keeps over a restart: webhooks that were not delivered when it ended, and `herald.db` if there is no
+        /// other database.
         data_dir: PathBuf = PathBuf::from("data"), as File;
         /// What a backend may present to `/v1` as `Authorization: Bearer`, in place of a signature with an app's key and secret; while it is
         /// changed, the old and the new one.
@@ -270,6 +274,23 @@ options! {
         channels: Vec<Pattern> = Vec::new(), as Several<ChannelPattern>;
         /// Only for users with one of these roles in their active organization; empty means all.
         org_roles: Vec<String> = Vec::new(), as Several<Role>;
+    }
+}
+
+options! {
+    /// Where users and notifications are kept: a Postgres, or a file of SQLite. Nodes of one cluster need the same Postgres.
+    pub struct DatabaseOptions {
+        /// Where it is. If nothing is said, SQLite in `herald.db` in `server.data_dir`.
+        url: Option<DatabaseUrl> = None, as Optional<DatabaseAddress>;
+        /// The schema that holds Herald's tables in Postgres; it is made if it is not there.
+        schema: String = "herald".to_owned(), as Identifier;
+        /// Connections to Postgres at most.
+        max_connections: usize = 10, as Count<2, 1_000>;
+        /// What stands between: `transaction` is a pooler that gives each transaction any connection, such as Supabase's on port 6543, which
+        /// `auto` knows by that port.
+        pooler: Pooler = Pooler::Auto, as BetweenDatabase;
+        /// Whether tables are brought up to date at the start; else `herald migrate` does it.
+        migrate: bool = true, as Flag;
     }
 }
 

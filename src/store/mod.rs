@@ -17,6 +17,7 @@ pub mod error;
 pub mod event;
 pub mod jobs;
 pub mod notification;
+pub mod open;
 pub mod people;
 pub mod postgres;
 pub mod preferences;

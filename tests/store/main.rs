@@ -28,5 +28,6 @@ mod outbox;
 mod people;
 mod plans;
 mod postgres;
+mod server;
 mod support;
 mod trouble;

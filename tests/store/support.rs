@@ -29,8 +29,8 @@ pub(crate) struct Fixture {
 pub(crate) enum Place {
     /// In a folder that goes with the test.
     File(TempDir),
-    /// In a schema.
-    Server(Postgres),
+    /// In a schema; the server goes with the test, if it is the test's own.
+    Server(#[allow(dead_code, reason = "only kept")] Postgres),
 }
 
 /// A file.

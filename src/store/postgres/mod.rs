@@ -77,7 +77,8 @@ impl Postgres {
     /// # Errors
     /// When the address is none.
     pub fn new(options: Options, default_app: &str) -> Result<Self, sqlx::Error> {
-        let address = PgConnectOptions::from_str(options.url.expose())?.application_name("herald");
+        let address =
+            PgConnectOptions::from_str(options.url.expose())?.application_name("herald").extra_float_digits(None);
         let is_pooled = options.transaction_pooler.unwrap_or(address.get_port() == POOLER_PORT);
         let address = if is_pooled { address.statement_cache_capacity(0) } else { address };
         let pool = PgPoolOptions::new()
