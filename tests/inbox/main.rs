@@ -13,6 +13,10 @@ mod authorizing;
 mod backends;
 mod clerk;
 mod creating;
+mod database;
 mod keys;
 mod live;
+#[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
+#[path = "../store/postgres.rs"]
+mod postgres;
 mod user;
