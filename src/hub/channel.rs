@@ -61,7 +61,7 @@ pub(super) struct State {
     arrivals: Option<mpsc::Sender<Arrival>>,
 }
 
-/// Somebody came to a user's own channel, and was answered.
+/// Somebody came to a user's own channel, and was answered; or may have missed something there.
 #[derive(Clone, Debug)]
 pub struct Arrival {
     /// Who.
@@ -487,11 +487,22 @@ impl State {
         let subscriber = Subscriber { client: Arc::clone(client), user, entered: self.fan_outs, has_kept, has_rev: 0 };
         let slot = self.subscribers.insert(subscriber);
         let missed = self.answer(channel, client);
+        self.announce(channel, client);
+        (slot, missed)
+    }
+
+    fn announce(&self, channel: &ChannelName, client: &Arc<Client>) {
         if let Some(arrivals) = &self.arrivals {
             // A full queue means that the store is away or slow: clients ask for what they miss.
             _ = arrivals.try_send(Arrival { client: Arc::clone(client), channel: channel.clone() });
         }
-        (slot, missed)
+    }
+
+    /// Announces everybody once more: something may have been missed here.
+    pub(super) fn announce_all(&self, channel: &ChannelName) {
+        if self.arrivals.is_some() {
+            self.subscribers.iter().for_each(|(_, subscriber)| self.announce(channel, &subscriber.client));
+        }
     }
 
     /// Whether somebody is here who was not when the number of subscriptions was told last.

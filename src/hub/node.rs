@@ -49,7 +49,7 @@ pub struct Room {
 }
 
 /// Arrivals that wait to be heard of.
-const MAX_ARRIVALS: usize = 10_000;
+const MAX_ARRIVALS: usize = 100_000;
 
 impl Node {
     /// Nobody yet, for these apps; their channels are a cluster's, or this node's alone.

@@ -198,11 +198,14 @@ impl Channel {
     pub fn confirm(&self, number: u64, confirmed: Confirmed, patience: Duration, missed: impl FnOnce()) -> Heard {
         let mut state = self.state.lock();
         let Some(remote) = &mut state.remote else { return Heard::Current };
-        remote.confirmed = true;
+        let has_been_away = !std::mem::replace(&mut remote.confirmed, true);
         let asked = remote.waiting.iter_mut().filter(|waiting| waiting.number <= number);
         asked.for_each(|waiting| waiting.until = waiting.until.or(Some(confirmed.version)));
         if !confirmed.refused.is_empty() {
             self.refuse(remote, number, &confirmed.refused);
+        }
+        if has_been_away {
+            state.announce_all(&self.name);
         }
         if let Some((number, frame, ttl)) = &confirmed.kept {
             state.keep(frame, Keep { data: "", ttl: *ttl, number: *number }, Instant::now());
@@ -270,6 +273,11 @@ impl Channel {
         if let Some(remote) = &mut self.state.lock().remote {
             remote.stale = true;
         }
+    }
+
+    /// An event may have been missed.
+    pub fn missed(&self) {
+        self.state.lock().announce_all(&self.name);
     }
 
     /// The list of members has to be read again if it is not at this version; whether it has to.

@@ -162,15 +162,17 @@ async fn of_channel(bucket: &Bucket, room: &Room, channel: &ChannelName, node: &
     }
 }
 
-/// Some member events may be among what was lost.
+/// Some member events, or changes of inboxes, may be among what was lost.
 fn doubt_all(bucket: &Bucket) {
     for room in bucket.common.node.rooms() {
         let app = room.app.id();
-        let is_doubtful =
-            |channel: &&Arc<Channel>| channel.name.kind().is_presence() && bucket.holds_channel(app, &channel.name);
-        for channel in room.channels().iter().filter(is_doubtful) {
-            channel.doubt();
-            bucket.changes.channel(app, &channel.name, true);
+        let is_held = |channel: &&Arc<Channel>| bucket.holds_channel(app, &channel.name);
+        for channel in room.channels().iter().filter(is_held) {
+            channel.missed();
+            if channel.name.kind().is_presence() {
+                channel.doubt();
+                bucket.changes.channel(app, &channel.name, true);
+            }
         }
     }
 }
