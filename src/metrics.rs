@@ -103,6 +103,8 @@ metrics! {
     auth_failed(what, reason) = "herald_auth_failures_total";
     /// Requests to webhook receivers, by result: delivered, retried, given_up.
     webhook_sent(result) = "herald_webhooks_total";
+    /// Calls to third parties, by service and outcome: answered, failed, or rejected because it has failed too often lately.
+    outgoing_call(service, outcome) = "herald_outgoing_calls_total";
     /// HTTP requests, by route and status.
     http_request(route, status) = "herald_http_requests_total";
     histograms:
@@ -112,6 +114,8 @@ metrics! {
     REDIS_ROUND_TRIP = "herald_redis_round_trip_seconds";
     /// Seconds from publishing in Redis to the arrival at a subscribed node; measured with this node's own signs of life.
     CLUSTER_LAG = "herald_cluster_lag_seconds";
+    /// Seconds that a call to a third party took, until the answer was there or given up.
+    OUTGOING_SECONDS = "herald_outgoing_seconds";
     gauges:
     /// Open connections.
     connections() = "herald_connections";

@@ -23,13 +23,14 @@ use crate::hub::{Hub, Node};
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
+use crate::metrics;
 use crate::notifications::Notifications;
 use crate::notifications::create::Defaults;
+use crate::outgoing::Outgoing;
 use crate::parts::Parts;
 use crate::store;
 use crate::tls::Tls;
 use crate::webhooks::{LAST_DELIVERIES, Webhooks};
-use crate::{metrics, outgoing};
 
 /// How often kept events are looked through for those whose time is over.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -65,8 +66,8 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let client = outgoing::client()?;
-    let webhooks = Webhooks::start(&apps, &client, &config.server.data_dir);
+    let outgoing = Outgoing::new()?;
+    let webhooks = Webhooks::start(&apps, &outgoing.client, &config.server.data_dir);
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {
         None => Arc::new(Local::new(Arc::clone(&node))),
@@ -85,7 +86,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
-        identity: Provider::new(&config, &client),
+        identity: Provider::new(&config, &outgoing),
         notifications,
         ready: AtomicBool::new(true),
         config,

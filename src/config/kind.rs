@@ -17,9 +17,9 @@ use url::Url;
 
 use super::database_url::{DatabaseUrl, Pooler};
 use super::redis_url::RedisUrl;
-use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
+use crate::identity::{Algorithm, Key};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::notifications::topics::TopicPattern;
 use crate::store::preferences::{Channel, Preference};
@@ -355,6 +355,20 @@ Issuer: String, "an https:// URL without a slash at its end, exactly as tokens h
     (matches!(url.scheme(), "http" | "https") && url.host_str().is_some() && !text.ends_with('/')).then(|| text.to_owned())
 }, String::clone }
 
+text_kind! { /// Who signs tokens, where that is not Clerk.
+OidcIssuer: String, "an https:// URL, exactly as `iss` in tokens has it",
+|text| {
+    let url: Url = text.parse().ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// Where keys are published.
+KeysAddress: String, "the https:// URL of a JSON Web Key Set",
+|text| {
+    let url: Url = text.parse().ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| text.to_owned())
+}, String::clone }
+
 text_kind! { /// Names of channels.
 ChannelPattern: Pattern, "the name after its type prefix, where * stands for any and {user_id}, {org_id}, {org_role} and {claims.NAME} for the user's own",
 |text| Pattern::parse(text), ToString::to_string }
@@ -526,6 +540,16 @@ TopicPattern::parse, TopicPattern::to_string }
 pub fn is_type_pattern(text: &str) -> bool {
     text == "*" || crate::store::notification::is_type(text.strip_suffix(".*").unwrap_or(text))
 }
+
+text_kind! { /// The name of a claim, or the value of one.
+Claim: String, "1 to 255 printable characters", |text| {
+    let is_one = (1..=255).contains(&text.len()) && !text.chars().any(char::is_control);
+    is_one.then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// How tokens are signed.
+Signing: Algorithm, "one of RS256, PS256, ES256 and EdDSA",
+|text| Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == text), |algorithm| algorithm.as_str().to_owned() }
 
 /// The public key of an identity provider. It is no secret, and yet shown to nobody: whoever mixes variables up may have put one there.
 #[derive(Debug)]

@@ -223,6 +223,22 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
         );
         reader.problem("cluster.node_timeout", origin, message);
     }
+    if config.auth.oidc.issuer.is_some() {
+        let clerk = [
+            ("auth.jwt_key", config.auth.jwt_key.is_some()),
+            ("auth.publishable_key", config.auth.publishable_key.is_some()),
+        ];
+        let origin = source("auth.oidc.issuer", "").unwrap_or_default();
+        if let Some((option, _)) = clerk.iter().find(|(_, is_set)| *is_set) {
+            let message = format!("{option}{} is set too: users are Clerk's, or another issuer's", from(option));
+            reader.problem("auth.oidc.issuer", origin.clone(), message);
+        }
+        if config.auth.oidc.audiences.is_empty() && !is_told("auth.oidc.audiences", "") {
+            let message =
+                "it is missing: without it tokens that the issuer made for others would be accepted".to_owned();
+            reader.problem("auth.oidc.audiences", origin, message);
+        }
+    }
     let (mut ids, mut keys) = (HashMap::new(), HashMap::new());
     for (position, app) in config.apps.iter().enumerate() {
         let which = if app.id.is_empty() { (position + 1).to_string() } else { format!("{:?}", app.id) };

@@ -15,17 +15,17 @@ use url::Url;
 
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
-    Address, AddressOrOff, ApiKey, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Count, DatabaseAddress,
-    DefaultPreference, File, Flag, FollowedTopic, Format, Headers, Identifier, InstanceId, Issuer, KIB, KeyPrefix,
-    Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, Optional, Origin, Otherwise, Party,
-    Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText, Several, Size, Time, TypePattern, Unreachable,
-    WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    Address, AddressOrOff, ApiKey, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim, Count,
+    DatabaseAddress, DefaultPreference, File, Flag, FollowedTopic, Format, Headers, Identifier, InstanceId, Issuer,
+    KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network,
+    OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText,
+    Several, Signing, Size, Time, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
-use crate::identity::Key;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
+use crate::identity::{Algorithm, Key};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::notifications::topics::TopicPattern;
 use crate::store::preferences::Preference;
@@ -260,9 +260,34 @@ options! {
         clerk_instance_id: Option<String> = None, as Optional<InstanceId>;
         /// The key of `private-encrypted-` channels, which the app's backends have too.
         encryption_master_key: Option<MasterKey> = None, as Optional<MasterKeyText>;
+        [sections]
+        /// Another identity provider than Clerk.
+        oidc: OidcOptions;
         [lists]
         /// Who may subscribe to what, beside a user's own channels and those of the active organization.
         rules: RuleOptions;
+    }
+}
+
+options! {
+    /// An OpenID Connect issuer in place of Clerk (Auth0, Keycloak, Zitadel, Supabase, …): its access or id tokens say who users are.
+    pub struct OidcOptions {
+        /// Who signs the tokens, exactly as `iss` has it; with it, `audiences` is needed.
+        issuer: Option<String> = None, as Optional<OidcIssuer>;
+        /// For whom tokens must be made: one of these must be in `aud`.
+        audiences: Vec<String> = Vec::new(), as Several<Claim>;
+        /// Where the keys are published; without it where the issuer's discovery document says.
+        jwks_url: Option<String> = None, as Optional<KeysAddress>;
+        /// How tokens may be signed.
+        algorithms: Vec<Algorithm> = vec![Algorithm::Rs256, Algorithm::Es256], as Several<Signing>;
+        /// The claim with the user's id.
+        user_claim: String = "sub".to_owned(), as Claim;
+        /// The claim with the session's id; a token without one ends its connections an hour after itself.
+        session_claim: String = "sid".to_owned(), as Claim;
+        /// The claim with the id of the active organization.
+        org_claim: String = "org_id".to_owned(), as Claim;
+        /// The claim with the user's role there.
+        role_claim: String = "org_role".to_owned(), as Claim;
     }
 }
 

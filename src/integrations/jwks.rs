@@ -7,9 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
+use axum::body::Bytes;
+use serde::Deserialize;
 use tokio::sync::Mutex;
+use url::Url;
 
 use crate::identity::{Algorithm, Key, KeySet};
+use crate::outgoing::service::{Limits, Retry, Service};
 
 /// How long a set counts as the present one.
 const FRESH: Duration = Duration::from_secs(5 * 60);
@@ -19,18 +23,30 @@ const USABLE: Duration = Duration::from_secs(60 * 60);
 const BETWEEN_UNKNOWN: Duration = Duration::from_secs(30);
 /// How soon after a failed fetch there may be another one.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
-/// How much is read of an answer.
+/// How long an answer may take, and how much is read of it.
+const WITHIN: Duration = Duration::from_secs(5);
 const MAX_BYTES: usize = 256 * 1024;
 
 /// See the module.
 #[derive(Debug)]
 pub struct Jwks {
-    url: String,
-    client: reqwest::Client,
+    source: Source,
+    service: Service,
     algorithms: Vec<Algorithm>,
+    /// Whether a token that names no key gets the only one there is.
+    lone: bool,
     loaded: ArcSwapOption<Loaded>,
     /// Whoever fetches holds it, so that the others wait for the same answer.
     fetching: Mutex<Attempts>,
+}
+
+/// Where a key set is published.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// At this address.
+    Url(String),
+    /// Where this OIDC issuer says.
+    Issuer(String),
 }
 
 #[derive(Debug)]
@@ -51,10 +67,11 @@ struct Attempts {
 pub struct NoKeys;
 
 impl Jwks {
-    /// The key set at `url`; nothing is fetched before somebody asks for a key.
+    /// A key set; nothing is fetched before somebody asks for a key.
     #[must_use]
-    pub fn new(url: String, client: reqwest::Client, algorithms: Vec<Algorithm>) -> Self {
-        Self { url, client, algorithms, loaded: ArcSwapOption::empty(), fetching: Mutex::default() }
+    pub fn new(source: Source, service: Service, algorithms: Vec<Algorithm>) -> Self {
+        let lone = matches!(source, Source::Issuer(_));
+        Self { source, service, algorithms, lone, loaded: ArcSwapOption::empty(), fetching: Mutex::default() }
     }
 
     /// The key of this id; `None` if the provider has none.
@@ -64,14 +81,14 @@ impl Jwks {
     pub async fn find(&self, id: Option<&str>) -> Result<Option<Key>, NoKeys> {
         if let Some(loaded) = self.loaded.load().as_deref()
             && loaded.at.elapsed() < FRESH
-            && let Some(key) = loaded.keys.find(id, false)
+            && let Some(key) = loaded.keys.find(id, self.lone)
         {
             return Ok(Some(key.clone()));
         }
         self.refresh(id).await;
         let loaded = self.loaded.load();
         let usable = loaded.as_deref().filter(|loaded| loaded.at.elapsed() < USABLE).ok_or(NoKeys)?;
-        Ok(usable.keys.find(id, false).cloned())
+        Ok(usable.keys.find(id, self.lone).cloned())
     }
 
     /// Fetches the set, unless somebody just did.
@@ -81,7 +98,7 @@ impl Jwks {
             .loaded
             .load()
             .as_deref()
-            .is_some_and(|loaded| loaded.at.elapsed() < FRESH && loaded.keys.find(id, false).is_some());
+            .is_some_and(|loaded| loaded.at.elapsed() < FRESH && loaded.keys.find(id, self.lone).is_some());
         let is_fresh = self.loaded.load().as_deref().is_some_and(|loaded| loaded.at.elapsed() < FRESH);
         let pause = match (is_fresh, attempts.has_failed) {
             (true, _) => BETWEEN_UNKNOWN,
@@ -101,14 +118,33 @@ impl Jwks {
     }
 
     async fn fetch(&self) -> anyhow::Result<KeySet> {
-        let request = self.client.get(&self.url).send().await.map_err(reqwest::Error::without_url)?;
-        let mut response = request.error_for_status().map_err(reqwest::Error::without_url)?;
-        anyhow::ensure!(response.status().is_success(), "it answers {}", response.status());
-        let mut document = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(reqwest::Error::without_url)? {
-            document.extend_from_slice(&chunk);
-            anyhow::ensure!(document.len() <= MAX_BYTES, "its answer has more than {MAX_BYTES} bytes");
+        let url = match &self.source {
+            Source::Url(url) => url.clone(),
+            Source::Issuer(issuer) => self.discover(issuer).await?,
+        };
+        Ok(KeySet::parse(&self.get(&url).await?, &self.algorithms)?)
+    }
+
+    /// Where an issuer publishes its keys: on its own host, or on another by HTTPS.
+    async fn discover(&self, issuer: &str) -> anyhow::Result<String> {
+        #[derive(Deserialize)]
+        struct Discovery {
+            issuer: String,
+            jwks_uri: String,
         }
-        Ok(KeySet::parse(&document, &self.algorithms)?)
+        let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
+        let found: Discovery = serde_json::from_slice(&self.get(&address).await?)?;
+        anyhow::ensure!(found.issuer == issuer, "its discovery document is another issuer's");
+        let keys: Url = found.jwks_uri.parse()?;
+        let is_own = issuer.parse::<Url>().is_ok_and(|issuer| issuer.origin() == keys.origin());
+        anyhow::ensure!(is_own || keys.scheme() == "https", "its keys are not published by HTTPS");
+        Ok(keys.into())
+    }
+
+    async fn get(&self, url: &str) -> anyhow::Result<Bytes> {
+        let limits = Limits { within: WITHIN, bytes: MAX_BYTES };
+        let answer = self.service.send(|client| client.get(url), limits, Retry::Never).await?;
+        anyhow::ensure!(answer.status.is_success(), "it answers {}", answer.status);
+        Ok(answer.body)
     }
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use super::jwks::{Jwks, NoKeys};
-use crate::config::{AuthDefault, Config};
+use super::jwks::{Jwks, NoKeys, Source};
+use crate::config::{AuthDefault, AuthOptions, Config, RuleOptions};
 use crate::identity::rules::{Policy, Rule};
-use crate::identity::token::Profile;
+use crate::identity::token::{ClaimNames, Profile};
 use crate::identity::{Algorithm, Identity, Key, Rules, Token, TokenError};
+use crate::outgoing::Outgoing;
 
 /// See the module.
 #[derive(Debug)]
@@ -15,6 +16,52 @@ pub struct Provider {
     keys: Keys,
     /// Who may subscribe to what.
     pub policy: Policy,
+}
+
+fn rule(rule: &RuleOptions) -> Rule {
+    Rule { channels: rule.channels.clone(), org_roles: rule.org_roles.clone() }
+}
+
+/// Clerk's session tokens; `None` if no key is configured, nor where there is one.
+fn clerk(auth: &AuthOptions, outgoing: &Outgoing) -> Option<(Rules, Keys)> {
+    let published = || {
+        let source = Source::Url(auth.publishable_key.as_ref()?.jwks_url());
+        Some(Keys::Published(Jwks::new(source, outgoing.service("clerk.jwks"), vec![Algorithm::Rs256])))
+    };
+    let keys = auth.jwt_key.clone().map(Keys::Configured).or_else(published)?;
+    let issuer = auth.issuer.clone().or_else(|| auth.publishable_key.as_ref().map(|key| key.issuer()));
+    let rules = Rules {
+        profile: Profile::Clerk { template_tokens: auth.allow_template_tokens },
+        issuers: issuer.into_iter().collect(),
+        audiences: Vec::new(),
+        parties: auth.authorized_parties.clone(),
+        algorithms: vec![Algorithm::Rs256],
+        skew: auth.clock_skew,
+    };
+    Some((rules, keys))
+}
+
+/// The tokens of another issuer.
+fn oidc(auth: &AuthOptions, issuer: &str, outgoing: &Outgoing) -> (Rules, Keys) {
+    let oidc = &auth.oidc;
+    let source = match &oidc.jwks_url {
+        Some(url) => Source::Url(url.clone()),
+        None => Source::Issuer(issuer.to_owned()),
+    };
+    let rules = Rules {
+        profile: Profile::Oidc(ClaimNames {
+            user: oidc.user_claim.clone(),
+            session: oidc.session_claim.clone(),
+            org: oidc.org_claim.clone(),
+            role: oidc.role_claim.clone(),
+        }),
+        issuers: vec![issuer.to_owned()],
+        audiences: oidc.audiences.clone(),
+        parties: Vec::new(),
+        algorithms: oidc.algorithms.clone(),
+        skew: auth.clock_skew,
+    };
+    (rules, Keys::Published(Jwks::new(source, outgoing.service("oidc.jwks"), oidc.algorithms.clone())))
 }
 
 /// Where the keys come from.
@@ -40,28 +87,14 @@ pub enum NotIdentified {
 impl Provider {
     /// The configured one; `None` if there is none.
     #[must_use]
-    pub fn new(config: &Config, client: &reqwest::Client) -> Option<Self> {
+    pub fn new(config: &Config, outgoing: &Outgoing) -> Option<Self> {
         let auth = &config.auth;
-        let published = || {
-            let url = auth.publishable_key.as_ref()?.jwks_url();
-            Some(Keys::Published(Jwks::new(url, client.clone(), vec![Algorithm::Rs256])))
-        };
-        let keys = auth.jwt_key.clone().map(Keys::Configured).or_else(published)?;
-        let issuer = auth.issuer.clone().or_else(|| auth.publishable_key.as_ref().map(|key| key.issuer()));
-        let rules = Rules {
-            profile: Profile::Clerk { template_tokens: auth.allow_template_tokens },
-            issuers: issuer.into_iter().collect(),
-            audiences: Vec::new(),
-            parties: auth.authorized_parties.clone(),
-            algorithms: vec![Algorithm::Rs256],
-            skew: auth.clock_skew,
-        };
-        let rule = |rule: &crate::config::RuleOptions| Rule {
-            channels: rule.channels.clone(),
-            org_roles: rule.org_roles.clone(),
-        };
         let policy =
             Policy { rules: auth.rules.iter().map(rule).collect(), allows_others: auth.default == AuthDefault::Allow };
+        let (rules, keys) = match &auth.oidc.issuer {
+            Some(issuer) => oidc(auth, issuer, outgoing),
+            None => clerk(auth, outgoing)?,
+        };
         Some(Self { rules, keys, policy })
     }
 

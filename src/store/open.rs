@@ -27,12 +27,12 @@ pub enum OpenError {
     },
     /// What is configured is no address that a connection could be made to. The cause may hold the password, so it is not kept.
     #[error("the address of the database ({0}) is not right")]
-    Address(DatabaseUrl),
+    Address(Box<DatabaseUrl>),
     /// The tables are not as they have to be.
     #[error("the database {url} cannot be used")]
     Tables {
         /// Which.
-        url: DatabaseUrl,
+        url: Box<DatabaseUrl>,
         /// Why.
         #[source]
         cause: MigrationError,
@@ -57,7 +57,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
                 Err(error) if error.is_passing() => {
                     tracing::error!(database = %url, "the database cannot be reached; it is tried until it can");
                 }
-                Err(cause) => return Err(OpenError::Tables { url: url.clone(), cause }),
+                Err(cause) => return Err(OpenError::Tables { url: Box::new(url.clone()), cause }),
             }
             return Ok(Arc::new(store));
         }
@@ -77,7 +77,7 @@ pub async fn migrate(config: &Config) -> Result<String, OpenError> {
     config.database.migrate = true;
     if let Some(url @ DatabaseUrl::Postgres(address)) = &config.database.url {
         let store = postgres(&config, url, address, "")?;
-        store.prepare().await.map_err(|cause| OpenError::Tables { url: url.clone(), cause })?;
+        store.prepare().await.map_err(|cause| OpenError::Tables { url: Box::new(url.clone()), cause })?;
         store.close().await;
         return Ok(url.to_string());
     }
@@ -98,5 +98,5 @@ fn postgres(config: &Config, url: &DatabaseUrl, address: &url::Url, default_app:
         },
         migrate: config.database.migrate,
     };
-    Postgres::new(options, default_app).map_err(|_| OpenError::Address(url.clone()))
+    Postgres::new(options, default_app).map_err(|_| OpenError::Address(Box::new(url.clone())))
 }

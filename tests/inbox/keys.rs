@@ -8,9 +8,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use herald::identity::Algorithm;
-use herald::integrations::jwks::{Jwks, NoKeys};
+use herald::integrations::jwks::{Jwks, NoKeys, Source};
+use herald::outgoing::Outgoing;
 
-use super::user::key_id;
+use super::support::Herald;
+use super::user::{ask, authorize, key_id, token};
 
 /// A provider that answers what it is told to, and counts how often it is asked.
 struct Provider {
@@ -38,7 +40,8 @@ impl Provider {
     }
 
     fn keys(&self) -> Jwks {
-        Jwks::new(self.url.clone(), herald::outgoing::client().unwrap(), vec![Algorithm::Rs256])
+        let service = Outgoing::new().unwrap().service("clerk.jwks");
+        Jwks::new(Source::Url(self.url.clone()), service, vec![Algorithm::Rs256])
     }
 
     fn asked(&self) -> usize {
@@ -115,4 +118,50 @@ async fn a_provider_that_comes_back_is_asked_again() {
     };
     tokio::time::timeout(super::support::DEADLINE, found).await.unwrap();
     assert_eq!(provider.asked(), 2);
+}
+
+#[tokio::test]
+async fn another_issuer_s_tokens_say_who_users_are_and_its_keys_are_found_by_discovery() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    let discovery = json!({ "issuer": issuer, "jwks_uri": format!("{issuer}/keys") }).to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..read]);
+            let body =
+                if request.starts_with("GET /.well-known/openid-configuration ") { &discovery } else { &document() };
+            assert!(request.starts_with("GET /keys ") || *body == discovery, "{request}");
+            stream.write_all(answer("200 OK", body).as_bytes()).await.ok();
+        }
+    });
+    let config = format!(
+        "[auth.oidc]\nissuer = \"{issuer}\"\naudiences = [\"herald\"]\norg_claim = \"tenant\"\n[[auth.rules]]\nchannels = [\"team-{{org_id}}\"]"
+    );
+    let herald = Herald::start(&config).await;
+    let claims = |more: Value| {
+        let mut claims = json!({ "iss": issuer, "aud": ["herald"], "sid": null, "tenant": "acme" });
+        for (name, value) in more.as_object().unwrap() {
+            claims[name] = value.clone();
+        }
+        claims
+    };
+    let asked = async |more: Value, channel: &str| {
+        let form = format!("socket_id=1.1&channel_name={channel}");
+        authorize(&herald, "/pusher/auth", &token("ann", &claims(more)), &form).await.status
+    };
+    assert_eq!(asked(json!({}), "private-user-ann").await, 200);
+    assert_eq!(asked(json!({}), "private-team-acme").await, 200);
+    assert_eq!(asked(json!({}), "private-team-other").await, 403);
+    for wrong in [
+        json!({ "aud": "other" }),
+        json!({ "aud": null }),
+        json!({ "iss": "https://evil.example" }),
+        json!({ "exp": 1 }),
+    ] {
+        assert_eq!(asked(wrong.clone(), "private-user-ann").await, 401, "{wrong}");
+    }
+    assert_eq!(ask(&herald, "ann", "GET", "/v1/inbox", &Value::Null).await.status, 401, "a token for others");
 }

@@ -35,7 +35,7 @@ const ask = globalThis.fetch;
 globalThis.fetch = async (address, options) => {
   const user = options?.headers?.Authorization && JSON.parse(Buffer.from(options.headers.Authorization.split('.')[1], 'base64url')).sub;
   const response = await ask(address, options);
-  if (user && new URL(address).pathname.startsWith('/v1/')) trace(user, options.tab ?? '', options.method, new URL(address).pathname, options.body ?? '', response.status, (await response.clone().text()).slice(0, 3000));
+  if (user && new URL(address).pathname.startsWith('/v1/')) trace(user, options.method ?? 'GET', new URL(address).pathname, options.body ?? '', response.status, (await response.clone().text()).slice(0, 3000));
   return response;
 };
 
@@ -130,7 +130,7 @@ test('after whatever happens every tab shows what the table says', { timeout: 60
             break;
           } catch (error) {
             if (Date.now() > deadline) {
-              console.log(traces.get(users[number]).join('\n'));
+              console.log(traces.get(users[number]).slice(0, 200).join('\n'));
               error.message = `seed ${seed}, round ${round} (${fault}), ${users[number]}, tab ${position} (${tab.snapshot.status}): ${error.message}`;
               throw error;
             }

@@ -77,13 +77,18 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 6] = [
+    const ANY_TEXT: [&str; 11] = [
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",
         "HERALD_TLS_CERT",
         "HERALD_TLS_KEY",
         "HERALD_APP_SECRET",
         "HERALD_NOTIFICATIONS_TOPICS",
+        "HERALD_AUTH_OIDC_AUDIENCES",
+        "HERALD_AUTH_OIDC_USER_CLAIM",
+        "HERALD_AUTH_OIDC_SESSION_CLAIM",
+        "HERALD_AUTH_OIDC_ORG_CLAIM",
+        "HERALD_AUTH_OIDC_ROLE_CLAIM",
     ];
     let words = include_str!("../../config/herald.toml").split(|c: char| !c.is_ascii_uppercase() && c != '_');
     let mut variables: Vec<&str> = words.filter(|word| word.starts_with("HERALD_")).collect();
@@ -143,6 +148,12 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         "\"deny\"" => "allow".into(),
         _ if allowed.starts_with("the PEM") => clerk_key("test_public_key_pem").into(),
         _ if allowed.starts_with("pk_test_") => "pk_test_Y2xlcmsuZXhhbXBsZS5jb20k".into(),
+        // Left out below: it excludes Clerk's keys, which are among the others.
+        "none" if allowed.contains("exactly as `iss`") => "https://id.example.com/".into(),
+        _ if allowed.starts_with("the https:// URL of a JSON Web") => "https://id.example.com/keys".into(),
+        _ if allowed.starts_with("a list, each 1 to 255 printable") => vec!["herald"].into(),
+        _ if allowed.starts_with("1 to 255 printable") => "claim".into(),
+        _ if allowed.starts_with("a list, each one of RS256") => vec!["ES256", "EdDSA"].into(),
         _ if allowed.starts_with("an https:// URL without a slash") => "https://clerk.example.com".into(),
         _ if allowed.starts_with("a list, each an http:// or https:// URL") => {
             vec!["https://example.com", "http://localhost:3000"].into()
@@ -170,6 +181,7 @@ async fn every_variable_has_the_effect_that_the_documentation_says() {
         }
     }
     assert!(expected.len() > 30, "{expected:?}");
+    expected.retain(|(path, ..)| path != "auth.oidc.issuer");
     let setup = expected.iter().fold(setup, |setup, (_, variable, value)| {
         let text = match value {
             toml::Value::String(text) => text.clone(),
@@ -491,4 +503,17 @@ async fn the_listening_line_is_on_stdout_whatever_the_log_level() {
             assert_eq!(herald.stderr.read(), "");
         }
     }
+}
+
+#[tokio::test]
+async fn another_issuer_than_clerk_needs_an_audience_and_excludes_clerks_keys() {
+    let issuer = Setup::new().env("HERALD_AUTH_OIDC_ISSUER", "https://id.example.com/");
+    let said = issuer.refused().await;
+    assert!(said.contains("auth.oidc.audiences (from HERALD_AUTH_OIDC_ISSUER): it is missing"), "{said}");
+    let both = Setup::new()
+        .env("HERALD_AUTH_OIDC_ISSUER", "https://id.example.com/")
+        .env("HERALD_AUTH_OIDC_AUDIENCES", "herald")
+        .env("CLERK_PUBLISHABLE_KEY", "pk_test_Y2xlcmsuZXhhbXBsZS5jb20k");
+    let said = both.refused().await;
+    assert!(said.contains("auth.publishable_key (from CLERK_PUBLISHABLE_KEY) is set too"), "{said}");
 }

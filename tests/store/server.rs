@@ -139,7 +139,7 @@ impl Pooler {
     }
 
     fn url(&self) -> herald_protocol::Secret {
-        herald_protocol::Secret::new(&format!("postgres://herald@127.0.0.1:{}/postgres", self.port))
+        herald_protocol::Secret::new(format!("postgres://herald@127.0.0.1:{}/postgres", self.port))
     }
 }
 

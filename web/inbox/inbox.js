@@ -101,11 +101,10 @@ export class InboxState {
     this.#doubt = false;
   }
 
-  /** An answer about one notification, or to an action. */
+  /** An answer about one notification, or to an action. Its revision may have changed others too: only events and changes complete one. */
   answer(answer) {
     const n = answer.notification;
     if (n) this.#put(n);
-    if (n?.rev === answer.rev && n.rev === this.rev + 1) this.rev = n.rev;
     this.#hear(answer);
   }
 

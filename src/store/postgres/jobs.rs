@@ -147,7 +147,7 @@ impl Jobs for Postgres {
             let mut tx = self.begin().await?;
             let query = tx.query(sql).bind(id).bind(status.as_str()).bind(error).bind(now);
             query.execute(tx.on()).await?;
-            Ok(tx.commit().await?)
+            tx.commit().await
         })
         .await
     }

@@ -1,0 +1,281 @@
+//! A third party, and one kind of what is asked of it: every call has a time-out, a bound on the answer, and the breaker before it; those
+//! that may be repeated are tried again after a random pause (section 6).
+
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use axum::http::{HeaderMap, StatusCode, header};
+use rand::RngExt as _;
+use reqwest::{Client, RequestBuilder};
+
+use super::breaker::{Breaker, Rejected, State, Thresholds};
+use crate::metrics;
+
+/// Attempts of a call that may be repeated.
+const ATTEMPTS: u32 = 3;
+/// The pause before the next is random, up to this, doubled with each attempt up to the longest.
+const PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a service may keep us away by asking for it.
+const LONGEST_WISH: Duration = Duration::from_secs(5 * 60);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Service {
+    /// Its name in metrics, such as `clerk.jwks`.
+    pub name: &'static str,
+    client: Client,
+    breaker: Breaker,
+}
+
+/// What a call may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long an attempt may take, answer and all.
+    pub within: Duration,
+    /// Bytes of the answer.
+    pub bytes: usize,
+}
+
+/// Whether a call may be repeated.
+#[derive(Clone, Copy, Debug)]
+pub enum Retry {
+    /// It may not.
+    Never,
+    /// It may, until so much time has passed.
+    Within(Duration),
+}
+
+/// What a service has answered, whatever that means.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
+/// Why there is no answer. No address and nothing of the request stands in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// It was not even asked: it has failed too often lately, or wants to be left alone.
+    #[error("it is not asked for another {} s: it has failed too often, or has asked for that", .0.as_secs())]
+    Rejected(Duration),
+    /// It did not answer in time.
+    #[error("it did not answer within {0:?}")]
+    TimedOut(Duration),
+    /// It could not be reached, or ended the connection.
+    #[error("it cannot be reached: {0}")]
+    Unreachable(String),
+    /// The answer is longer than any that makes sense.
+    #[error("its answer has more than {0} bytes")]
+    TooLarge(usize),
+}
+
+impl Service {
+    pub(super) const fn new(name: &'static str, client: Client, thresholds: Thresholds) -> Self {
+        Self { name, client, breaker: Breaker::new(thresholds) }
+    }
+
+    /// Whether it is asked at the moment.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.breaker.state()
+    }
+
+    /// Sends what `request` makes, more than once if that is allowed.
+    ///
+    /// # Errors
+    /// See [`CallError`]; an answer is none, whatever its status.
+    pub async fn send(
+        &self,
+        request: impl Fn(&Client) -> RequestBuilder,
+        limits: Limits,
+        retry: Retry,
+    ) -> Result<Answer, CallError> {
+        let begun = Instant::now();
+        let mut attempt = 1;
+        loop {
+            let done = self.attempt(request(&self.client), limits).await;
+            let Retry::Within(budget) = retry else { return done };
+            let wish = match &done {
+                Ok(answer) if is_passing(answer.status) => retry_after(&answer.headers),
+                Err(CallError::TimedOut(_) | CallError::Unreachable(_)) => None,
+                _ => return done,
+            };
+            let pause = pause(attempt).max(wish.unwrap_or_default());
+            if attempt >= ATTEMPTS || begun.elapsed() + pause >= budget || self.state() == State::Open {
+                return done;
+            }
+            tokio::time::sleep(pause).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, request: RequestBuilder, limits: Limits) -> Result<Answer, CallError> {
+        let permit = self.breaker.acquire(Instant::now()).map_err(|Rejected(left)| {
+            metrics::outgoing_call(self.name, "rejected");
+            CallError::Rejected(left)
+        })?;
+        let begun = Instant::now();
+        let answered = tokio::time::timeout(limits.within, receive(request, limits.bytes)).await;
+        let answered = answered.unwrap_or(Err(CallError::TimedOut(limits.within)));
+        let is_failure = match &answered {
+            Ok(answer) => is_passing(answer.status),
+            Err(error) => !matches!(error, CallError::TooLarge(_)),
+        };
+        if let Ok(answer) = &answered
+            && is_failure
+            && let Some(wish) = retry_after(&answer.headers)
+        {
+            self.breaker.postpone(Instant::now() + wish.min(LONGEST_WISH));
+        }
+        if is_failure {
+            permit.failed(Instant::now());
+        } else {
+            permit.succeeded();
+        }
+        let outcome = if is_failure { "failed" } else { "answered" };
+        metrics::outgoing_call(self.name, outcome);
+        metrics::OUTGOING_SECONDS.record(begun.elapsed());
+        answered
+    }
+}
+
+async fn receive(request: RequestBuilder, most: usize) -> Result<Answer, CallError> {
+    let unreachable = |error: reqwest::Error| CallError::Unreachable(cause(&error));
+    let mut response = request.send().await.map_err(unreachable)?;
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > most {
+            return Err(CallError::TooLarge(most));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status: response.status(), headers: std::mem::take(response.headers_mut()), body: body.into() })
+}
+
+/// Whether a later attempt may go otherwise.
+fn is_passing(status: StatusCode) -> bool {
+    status.is_server_error() || matches!(status.as_u16(), 408 | 420 | 429)
+}
+
+/// How long a service wants to be left alone, where it says so in seconds.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
+}
+
+fn pause(attempt: u32) -> Duration {
+    let most = PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+    most.mul_f64(rand::rng().random_range(0.0..1.0))
+}
+
+/// The innermost of what went wrong: it says most, and no address.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    if std::ptr::addr_eq(cause, error) { "the request is not right".to_owned() } else { cause.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A service whose answers to one request after the other are these; without one it hangs.
+    async fn service(answers: Vec<String>) -> (Service, String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        tokio::spawn(async move {
+            let mut hanging = Vec::new();
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let answer = answers.get(counted.fetch_add(1, Ordering::SeqCst));
+                let mut request = [0; 1024];
+                let _read = stream.read(&mut request).await.unwrap();
+                match answer {
+                    Some(answer) => _ = stream.write_all(answer.as_bytes()).await,
+                    None => hanging.push(stream),
+                }
+            }
+        });
+        let thresholds = Thresholds { failures: 3, open: Duration::from_millis(300), ..Thresholds::default() };
+        (Service::new("test", crate::outgoing::client().unwrap(), thresholds), url, asked)
+    }
+
+    fn answer(status: &str, headers: &str, body: &str) -> String {
+        format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{headers}\r\n{body}", body.len())
+    }
+
+    const LIMITS: Limits = Limits { within: Duration::from_millis(500), bytes: 1_000 };
+
+    #[tokio::test]
+    async fn what_may_be_repeated_is_and_nothing_else() {
+        let twice = vec![answer("500 Oops", "", ""), answer("200 OK", "", "hello")];
+        let (service, url, asked) = service(twice.clone()).await;
+        let repeated = service.send(|client| client.get(&url), LIMITS, Retry::Within(Duration::from_secs(10))).await;
+        assert_eq!((&*repeated.unwrap().body, asked.load(Ordering::SeqCst)), (&b"hello"[..], 2));
+        let (service, url, asked) = self::service(twice).await;
+        let once = service.send(|client| client.get(&url), LIMITS, Retry::Never).await;
+        assert_eq!((once.unwrap().status.as_u16(), asked.load(Ordering::SeqCst)), (500, 1));
+        let (service, url, asked) = self::service(vec![answer("404 Not Found", "", ""); 3]).await;
+        let gone = service.send(|client| client.get(&url), LIMITS, Retry::Within(Duration::from_secs(10))).await;
+        assert_eq!((gone.unwrap().status.as_u16(), asked.load(Ordering::SeqCst)), (404, 1), "that would not change");
+    }
+
+    #[tokio::test]
+    async fn a_service_that_hangs_or_floods_is_given_up() {
+        let (service, url, _) = service(vec![answer("200 OK", "", &"x".repeat(1_001))]).await;
+        let call = || service.send(|client| client.get(&url), LIMITS, Retry::Never);
+        assert_eq!(call().await.unwrap_err(), CallError::TooLarge(1_000));
+        for _ in 0..3 {
+            assert_eq!(call().await.unwrap_err(), CallError::TimedOut(LIMITS.within));
+        }
+        let refused = call().await.unwrap_err();
+        assert!(matches!(refused, CallError::Rejected(_)), "{refused}");
+        assert_eq!(service.state(), State::Open);
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_an_answer_and_a_wish_for_a_pause_is_respected() {
+        let (service, url, asked) = service(vec![
+            answer("302 Found", "Location: http://169.254.169.254/\r\n", ""),
+            answer("429 Too Many", "Retry-After: 60\r\n", ""),
+        ])
+        .await;
+        let call = || service.send(|client| client.get(&url), LIMITS, Retry::Within(Duration::from_secs(5)));
+        assert_eq!(call().await.unwrap().status.as_u16(), 302, "nobody follows it");
+        assert_eq!(call().await.unwrap().status.as_u16(), 429, "a minute is longer than there is time");
+        let CallError::Rejected(left) = call().await.unwrap_err() else { panic!() };
+        assert!(left > Duration::from_secs(50), "{left:?}");
+        assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_reached_is_told_without_its_address() {
+        let client = crate::outgoing::client().unwrap();
+        let service = Service::new("test", client, Thresholds::default());
+        let secret = "http://user:hunter2@127.0.0.1:1/token-hunter2";
+        let error = service.send(|client| client.get(secret), LIMITS, Retry::Never).await.unwrap_err().to_string();
+        assert!(error.contains("refused") && !error.contains("hunter2") && !error.contains("127.0.0.1"), "{error}");
+    }
+
+    #[test]
+    fn pauses_are_random_below_a_bound_that_doubles() {
+        for attempt in 1..20 {
+            let most = Duration::from_millis(200).saturating_mul(1 << attempt).min(LONGEST_PAUSE);
+            assert!((0..100).all(|_| pause(attempt) <= most));
+        }
+    }
+}
