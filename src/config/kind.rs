@@ -362,6 +362,13 @@ OidcIssuer: String, "an https:// URL, exactly as `iss` in tokens has it",
     (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| text.to_owned())
 }, String::clone }
 
+text_kind! { /// An address of the app's own.
+AppAddress: Url, "the https:// URL of an address of the app's own",
+|text| {
+    let url: Url = text.parse().ok()?;
+    (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then_some(url)
+}, ToString::to_string }
+
 text_kind! { /// Where keys are published.
 KeysAddress: String, "the https:// URL of a JSON Web Key Set",
 |text| {

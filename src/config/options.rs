@@ -15,9 +15,9 @@ use url::Url;
 
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
-    Address, AddressOrOff, ApiKey, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim, Count,
-    DatabaseAddress, DefaultPreference, File, Flag, FollowedTopic, Format, Headers, Identifier, InstanceId, Issuer,
-    KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network,
+    Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
+    Count, DatabaseAddress, DefaultPreference, File, Flag, FollowedTopic, Format, Headers, Identifier, InstanceId,
+    Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network,
     OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText,
     Several, Signing, Size, Time, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
@@ -253,6 +253,11 @@ options! {
         allowed_origins: Vec<String> = Vec::new(), as Several<Origin>;
         /// Whether users may subscribe to channels about which no rule says anything. `allow` lets every signed-in user into all of them.
         default: AuthDefault = AuthDefault::Deny, as Otherwise;
+        /// The app's own address that is asked about channels of which no rule speaks: a POST with who it is and which channel, signed as
+        /// webhooks are; 200 means yes, 403 no.
+        authorizer: Option<Url> = None, as Optional<AppAddress>;
+        /// How long it may take.
+        authorizer_timeout: Duration = Duration::from_secs(2), as Time<{ SECOND / 10 }, { 10 * SECOND }>;
         /// What Clerk signs its webhooks with, as `whsec_` and base64; while it is changed two, with a comma between. Then
         /// `/webhooks/clerk` takes them.
         webhook_secret: Option<Secrets> = None, as Optional<WebhookSecret>;

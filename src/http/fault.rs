@@ -58,6 +58,9 @@ pub enum Fault {
     /// The keys that tokens are checked with cannot be loaded.
     #[error("tokens cannot be checked at the moment")]
     AuthUnavailable,
+    /// The app does not say whether a channel is allowed. Why stands in the log.
+    #[error("the app does not say whether this channel is allowed; try again")]
+    AuthorizerUnavailable(String),
     /// A webhook is not the sender's. Why stands in the log.
     #[error("the signature is not right")]
     NotVerified(String),
@@ -108,7 +111,9 @@ impl Fault {
             Self::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Self::BodyIncomplete => (StatusCode::REQUEST_TIMEOUT, "body_incomplete"),
             Self::MediaType(_) => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type"),
-            Self::AuthUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable"),
+            Self::AuthUnavailable | Self::AuthorizerUnavailable(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable")
+            }
             Self::NotVerified(_) => (StatusCode::BAD_REQUEST, "invalid_signature"),
             Self::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
@@ -124,6 +129,7 @@ impl Fault {
         match self {
             Self::Unauthenticated { reason, .. }
             | Self::NotVerified(reason)
+            | Self::AuthorizerUnavailable(reason)
             | Self::StoreUnavailable(reason)
             | Self::StoreFull(reason)
             | Self::Internal(reason) => format!("{self} ({reason})"),
@@ -134,7 +140,7 @@ impl Fault {
     fn header(&self) -> Option<(HeaderName, HeaderValue)> {
         Some(match self {
             Self::Unauthenticated { .. } => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
-            Self::AuthUnavailable | Self::StoreUnavailable(_) | Self::StoreFull(_) => {
+            Self::AuthUnavailable | Self::AuthorizerUnavailable(_) | Self::StoreUnavailable(_) | Self::StoreFull(_) => {
                 (header::RETRY_AFTER, HeaderValue::from(AWAY.as_secs()))
             }
             Self::Method(allowed) => (header::ALLOW, HeaderValue::from_static(allowed)),

@@ -26,6 +26,8 @@ pub enum Verdict {
     Allowed,
     /// No.
     Denied,
+    /// No rule speaks about it: the app is asked.
+    Unspoken,
     /// It needs no authorization.
     Public,
 }
@@ -37,6 +39,8 @@ pub struct Policy {
     pub rules: Vec<Rule>,
     /// Whether everybody may subscribe to what no rule speaks about.
     pub allows_others: bool,
+    /// Whether the app is asked about the rest.
+    pub asks: bool,
 }
 
 /// Lets somebody into channels.
@@ -63,6 +67,8 @@ impl Policy {
             is_segment(rest, &identity.user)
         } else if let Some(rest) = base.strip_prefix(ORG) {
             identity.org.as_ref().is_some_and(|org| is_segment(rest, &org.id))
+        } else if self.asks && !self.rules.iter().any(|rule| rule.allows(identity, base)) {
+            return Verdict::Unspoken;
         } else {
             self.allows_others || self.rules.iter().any(|rule| rule.allows(identity, base))
         };
@@ -246,7 +252,7 @@ mod tests {
             rule(&["admin-{org_id}-*"], &["org:admin"]),
             rule(&["role-{org_role}", "plan-{claims.plan}", "team-{claims.team}-*-end", "none-{claims.list}"], &[]),
         ];
-        let policy = Policy { rules, allows_others: false };
+        let policy = Policy { rules, allows_others: false, asks: false };
         let (nobody, admin, member) = (None, Some(("org_1", "org:admin")), Some(("org_1", "org:member")));
         for (name, org, expected) in [
             ("private-user-user_2a", nobody, Verdict::Allowed),
@@ -285,7 +291,7 @@ mod tests {
 
     #[test]
     fn even_where_all_is_allowed_what_is_anothers_is_not() {
-        let policy = Policy { rules: Vec::new(), allows_others: true };
+        let policy = Policy { rules: Vec::new(), allows_others: true, asks: false };
         for (name, expected) in [
             ("private-anything", Verdict::Allowed),
             ("private-user-user_2b", Verdict::Denied),

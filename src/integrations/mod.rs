@@ -2,6 +2,7 @@
 //!
 //! Not here: what follows from it (`http::inbound`), how a request leaves the process (`outgoing`).
 
+pub mod authorizer;
 pub mod clerk;
 pub mod jwks;
 pub mod provider;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::authorizer::Authorizer;
 use super::jwks::{Jwks, NoKeys, Source};
 use crate::config::{AuthDefault, AuthOptions, Config, RuleOptions};
 use crate::identity::rules::{Policy, Rule};
@@ -16,6 +17,8 @@ pub struct Provider {
     keys: Keys,
     /// Who may subscribe to what.
     pub policy: Policy,
+    /// Who is asked where no rule speaks.
+    pub authorizer: Option<Authorizer>,
 }
 
 fn rule(rule: &RuleOptions) -> Rule {
@@ -89,13 +92,17 @@ impl Provider {
     #[must_use]
     pub fn new(config: &Config, outgoing: &Outgoing) -> Option<Self> {
         let auth = &config.auth;
-        let policy =
-            Policy { rules: auth.rules.iter().map(rule).collect(), allows_others: auth.default == AuthDefault::Allow };
+        let policy = Policy {
+            rules: auth.rules.iter().map(rule).collect(),
+            allows_others: auth.default == AuthDefault::Allow,
+            asks: auth.authorizer.is_some(),
+        };
         let (rules, keys) = match &auth.oidc.issuer {
             Some(issuer) => oidc(auth, issuer, outgoing),
             None => clerk(auth, outgoing)?,
         };
-        Some(Self { rules, keys, policy })
+        let authorizer = auth.authorizer.clone().map(|url| Authorizer::new(url, auth.authorizer_timeout, outgoing));
+        Some(Self { rules, keys, policy, authorizer })
     }
 
     /// Whose token it is, at the time `now` (since 1970).

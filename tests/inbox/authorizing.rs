@@ -1,6 +1,7 @@
 //! Herald as the auth endpoint: who is let in, in what forms it is asked, and how pages of other origins get to see the answer.
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::Herald;
 use super::user::{auth, authorize, request, token};
@@ -104,4 +105,67 @@ async fn pages_of_the_configured_origins_see_answers_and_refusals_and_others_non
     let refused = request(&herald, "POST", "/pusher/auth", &["Origin: https://app.example.com", FORM], "").await;
     assert_eq!((refused.status, refused.headers["access-control-allow-origin"].as_str()), (401, ORIGIN));
     assert!(refused.headers["vary"].to_ascii_lowercase().contains("origin"));
+}
+
+/// The app's own endpoint, which sees to it that it is asked as Herald asks.
+async fn app(secret: &'static str) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/authorize", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            tokio::spawn(decide(stream, secret));
+        }
+    });
+    url
+}
+
+async fn decide(mut stream: tokio::net::TcpStream, secret: &str) {
+    let mut request = Vec::new();
+    let (head, body) = loop {
+        assert!(stream.read_buf(&mut request).await.unwrap() > 0);
+        let text = str::from_utf8(&request).unwrap();
+        let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
+        if body.len() == length.parse::<usize>().unwrap() {
+            break (head.to_owned(), body.to_owned());
+        }
+    };
+    let signature = herald_protocol::Secret::new(secret).sign(body.as_bytes());
+    assert!(head.contains(&format!("x-pusher-signature: {signature}")), "{head}");
+    let asked: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((&asked["user_id"], &asked["session_id"]), (&json!("user_ann"), &json!("sess_user_ann")));
+    let (status, body) = match asked["channel_name"].as_str().unwrap() {
+        "private-project-1" => ("200 OK", String::new()),
+        "presence-project-1" => ("200 OK", json!({ "user_info": { "name": "Ann" } }).to_string()),
+        "private-slow" => return std::future::pending().await,
+        "private-broken" => ("500 Oops", String::new()),
+        _ => ("403 Forbidden", String::new()),
+    };
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+    stream.write_all(answer.as_bytes()).await.unwrap();
+}
+
+#[tokio::test]
+async fn where_no_rule_speaks_the_app_decides() {
+    let url = app("app-secret").await;
+    let more = format!("authorizer = \"{url}\"\nauthorizer_timeout = \"300ms\"\n[[auth.rules]]\nchannels = [\"room\"]");
+    let herald = Herald::start(&auth(&more)).await;
+    let good = token("user_ann", &json!({}));
+    for (channel, status) in [
+        ("private-room", 200),
+        ("private-project-1", 200),
+        ("private-project-2", 403),
+        ("private-user-user_bob", 403),
+        ("private-slow", 503),
+        ("private-broken", 503),
+    ] {
+        let form = format!("socket_id=1.1&channel_name={channel}");
+        let answer = authorize(&herald, "/pusher/auth", &good, &form).await;
+        assert_eq!(answer.status, status, "{channel}: {answer:?}");
+    }
+    let form = "socket_id=1.1&channel_name=presence-project-1";
+    let answer = authorize(&herald, "/pusher/auth", &good, form).await.ok();
+    let data: serde_json::Value = serde_json::from_str(answer["channel_data"].as_str().unwrap()).unwrap();
+    assert_eq!(data, json!({ "user_id": "user_ann", "user_info": { "name": "Ann" } }));
 }

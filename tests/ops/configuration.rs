@@ -150,6 +150,7 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         _ if allowed.starts_with("pk_test_") => "pk_test_Y2xlcmsuZXhhbXBsZS5jb20k".into(),
         // Left out below: it excludes Clerk's keys, which are among the others.
         "none" if allowed.contains("exactly as `iss`") => "https://id.example.com/".into(),
+        _ if allowed.starts_with("the https:// URL of an address") => "https://app.example.com/authorize".into(),
         _ if allowed.starts_with("the https:// URL of a JSON Web") => "https://id.example.com/keys".into(),
         _ if allowed.starts_with("a list, each 1 to 255 printable") => vec!["herald"].into(),
         _ if allowed.starts_with("1 to 255 printable") => "claim".into(),

@@ -20,6 +20,7 @@ use crate::http::pusher::body;
 use crate::hub::Binding;
 use crate::identity::Identity;
 use crate::identity::rules::Verdict;
+use crate::integrations::authorizer::Word;
 use crate::parts::Parts;
 use crate::store::people::{Standing, User};
 
@@ -32,14 +33,14 @@ const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
 /// See [`Fault`]; of several channels, one that is not allowed fails by itself.
 pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let asked = ask(&parts, request).await?;
-    let authorize = |name: &str| authorization(&parts, &asked, name);
     match &asked.form.channels {
         Channels::None => Err(Fault::Invalid("`channel_name` is missing".to_owned())),
-        Channels::One(name) => Ok(answer(authorize(name)?)),
+        Channels::One(name) => Ok(answer(authorization(&parts, &asked, name).await?)),
         Channels::Several(names) => {
+            let all = names.iter().map(|name| authorization(&parts, &asked, name));
             let mut answers = Map::new();
-            for name in names {
-                let answer = match authorize(name) {
+            for (name, authorization) in names.iter().zip(futures_util::future::join_all(all).await) {
+                let answer = match authorization {
                     Ok(data) => json!({ "status": 200, "data": data }),
                     Err(Fault::Forbidden(_)) => json!({ "status": 403 }),
                     Err(other) => return Err(other),
@@ -115,14 +116,23 @@ async fn standing(parts: &Parts, identity: &Identity) -> Standing {
     })
 }
 
-fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Fault> {
+async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Fault> {
     let Asked { identity, app, form, known } = asked;
     let name = ChannelName::parse(name, app.limits().channel_name)
         .map_err(|error| Fault::Invalid(format!("`channel_name`: {error}")))?;
-    let policy = parts.identity.as_ref().map(|provider| &provider.policy).ok_or(Fault::NotFound)?;
-    match policy.verdict(identity, &name) {
+    let provider = parts.identity.as_ref().ok_or(Fault::NotFound)?;
+    let mut told = None;
+    match provider.policy.verdict(identity, &name) {
         Verdict::Allowed => {}
-        Verdict::Denied => return Err(Fault::Forbidden("this channel is not allowed for this user".to_owned())),
+        Verdict::Unspoken => {
+            let authorizer = provider.authorizer.as_ref().ok_or(Fault::NotFound)?;
+            let word = authorizer.ask(app, identity, &form.socket_id.to_string(), name.as_str()).await;
+            match word.map_err(|error| Fault::AuthorizerUnavailable(error.to_string()))? {
+                Word::Yes(user_info) => told = user_info,
+                Word::No => return Err(denied()),
+            }
+        }
+        Verdict::Denied => return Err(denied()),
         Verdict::Public => {
             return Err(Fault::Invalid(
                 "`channel_name`: this channel needs no authorization; names that do begin with private- or presence-"
@@ -131,7 +141,9 @@ fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Faul
         }
     }
     let channel_data = name.kind().is_presence().then(|| {
-        let user_info = user_info(identity, known.as_ref(), app.limits().presence_user_info);
+        let limit = app.limits().presence_user_info;
+        let told = told.map(Value::Object).filter(|told| told.to_string().len() <= limit);
+        let user_info = told.unwrap_or_else(|| user_info(identity, known.as_ref(), limit));
         json!({ "user_id": identity.user, "user_info": user_info }).to_string()
     });
     let signed = channel_string(form.socket_id, name.as_str(), channel_data.as_deref());
@@ -151,6 +163,10 @@ fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Faul
         answer.insert("shared_secret".to_owned(), key.shared_secret(name.as_str()).into());
     }
     Ok(Value::Object(answer))
+}
+
+fn denied() -> Fault {
+    Fault::Forbidden("this channel is not allowed for this user".to_owned())
 }
 
 /// What other members get to see of a user: the id, name and picture, as far as that fits; never an address.
