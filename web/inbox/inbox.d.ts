@@ -89,6 +89,53 @@ export class HeraldInbox {
   markAll(action: 'seen' | 'read' | 'archive', filter?: Filter): Promise<unknown>;
 }
 
+/** An event of a user's channel, as its data has it. */
+export interface InboxEvent {
+  rev?: number;
+  at?: string;
+  counts?: Counts;
+  notification?: Partial<Notification> & { id: string };
+  ids?: string[];
+  up_to_rev?: number;
+  filter?: Filter;
+  truncated?: boolean;
+}
+
+/** A list under a filter; `cursor` is where it goes on. */
+export interface View { filter: Filter; cursor?: string | null; horizon?: string }
+
+/** The client's rule without a connection: events and answers in, lists and counts out. */
+export class InboxState {
+  /** The revision up to which all is known; -1 before the first page. */
+  rev: number;
+  counts: Counts;
+  /** The server's revisions begin anew: this state is of no use any more. */
+  reset: boolean;
+  /** Notifications that came by themselves. */
+  fresh: Notification[];
+  /** Whether `changes` are to be asked for. */
+  readonly behind: boolean;
+  doubt(): void;
+  view(filter?: Filter): View;
+  /** Returns the id of a notification that came cut and has to be fetched. */
+  event(name: string, event: InboxEvent): string | undefined;
+  page(view: View, answer: { items: Notification[]; next_cursor: string | null; rev: number; counts: Counts }): void;
+  changes(since: number, answer: {
+    changes: { rev: number; notification?: Notification; deleted?: string }[];
+    next: string | null; reset: boolean; rev: number; counts: Counts;
+  }): void;
+  answer(answer: { notification?: Notification; rev: number; counts: Counts }): void;
+  gone(id: string): void;
+  held(): Notification[];
+  list(view: View): Notification[];
+}
+
+/** Whether the server lists a notification under a filter. */
+export function matches(notification: Notification, filter: Filter): boolean;
+
+/** The name of a user's channel. */
+export function channelOf(user: string): Promise<string>;
+
 /** `<herald-inbox url app-key user-id theme>`: the bell and its panel. */
 export class HeraldInboxElement extends HTMLElement {
   pusher?: unknown;
