@@ -249,6 +249,8 @@ options! {
         clock_skew: Duration = Duration::from_secs(5), as Time<0, MINUTE>;
         /// Whether tokens of Clerk's JWT templates count. They stay valid when their session has ended.
         allow_template_tokens: bool = false, as Flag;
+        /// Whether Clerk's session cookie counts where there is no bearer token. Browsers send it where Herald has the app's own origin.
+        cookies: bool = true, as Flag;
         /// Origins of the pages that may ask; empty means `authorized_parties`, and on an address of this machine every localhost.
         allowed_origins: Vec<String> = Vec::new(), as Several<Origin>;
         /// Whether users may subscribe to channels about which no rule says anything. `allow` lets every signed-in user into all of them.

@@ -32,12 +32,16 @@ mod away;
 mod balancer;
 mod crash;
 mod events;
+mod inbox;
 mod limits;
 mod model;
 mod nodes;
 mod observer;
 mod occupancy;
 mod partition;
+#[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
+#[path = "../store/postgres.rs"]
+mod postgres;
 mod presence;
 mod proxy;
 mod reads;

@@ -169,3 +169,35 @@ async fn where_no_rule_speaks_the_app_decides() {
     let data: serde_json::Value = serde_json::from_str(answer["channel_data"].as_str().unwrap()).unwrap();
     assert_eq!(data, json!({ "user_id": "user_ann", "user_info": { "name": "Ann" } }));
 }
+
+#[tokio::test]
+async fn the_cookie_of_a_session_counts_for_the_app_s_own_pages() {
+    let key = "pk_test_Y2xlcmsuZXhhbXBsZS5jb20k";
+    let suffix = herald::identity::publishable_key::PublishableKey::parse(key).unwrap().cookie_suffix();
+    let herald = Herald::start(&auth(&format!("publishable_key = \"{key}\""))).await;
+    let made = |seconds_ago: u64| {
+        let iat = super::user::now() - seconds_ago;
+        token("user_ann", &json!({ "iss": "https://clerk.example.com", "iat": iat, "nbf": iat }))
+    };
+    let (older, newer, uat) = (made(20), made(5), super::user::now() - 10);
+    let form = "socket_id=1.1&channel_name=private-user-user_ann";
+    for (cookie, origin, status) in [
+        (format!("__session={newer}"), "", 200),
+        (format!("a=b; __session_{suffix}={newer}; __session=x.y.z"), ORIGIN, 200),
+        (format!("__session_{suffix}={older}; __session={newer}; __client_uat_{suffix}={uat}"), ORIGIN, 200),
+        (format!("__session={older}; __client_uat={uat}"), ORIGIN, 401),
+        (format!("__session={newer}; __client_uat=0"), ORIGIN, 401),
+        (format!("__session={newer}"), "https://evil.example", 403),
+        ("__session=x.y.z".to_owned(), ORIGIN, 401),
+        (format!("other=a%3B__session={newer}"), ORIGIN, 401),
+        (String::new(), ORIGIN, 401),
+    ] {
+        let (cookie_line, origin_line) = (format!("Cookie: {cookie}"), format!("Origin: {origin}"));
+        let mut headers = vec![cookie_line.as_str(), FORM];
+        if !origin.is_empty() {
+            headers.push(&origin_line);
+        }
+        let answer = request(&herald, "POST", "/pusher/auth", &headers, form).await;
+        assert_eq!(answer.status, status, "{cookie} {origin}: {answer:?}");
+    }
+}

@@ -1,10 +1,11 @@
-//! Who asks, and for which app (sections 1.5 and 8.6). The token stands in `Authorization: Bearer`, never in an address.
+//! Who asks, and for which app (sections 1.5 and 8.6). The token stands in `Authorization: Bearer` or in Clerk's cookie, never in an address.
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::http::{HeaderMap, header, request};
 
+use super::cookies;
 use crate::apps::App;
 use crate::http::fault::Fault;
 use crate::identity::Identity;
@@ -25,12 +26,39 @@ pub async fn identity(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fa
         Fault::Unauthenticated { given, reason }
     };
     let provider = parts.identity.as_ref().ok_or(Fault::NotFound)?;
-    let token = bearer(headers).ok_or_else(|| refuse(false, "no bearer token".to_owned()))?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    provider.identify(token, now).await.map_err(|error| match error {
-        NotIdentified::NoKeys(_) => Fault::AuthUnavailable,
-        NotIdentified::Token(error) => refuse(true, error.to_string()),
-    })
+    let identify = async |token: &str| {
+        provider.identify(token, now).await.map_err(|error| match error {
+            NotIdentified::NoKeys(_) => Fault::AuthUnavailable,
+            NotIdentified::Token(error) => refuse(true, error.to_string()),
+        })
+    };
+    if let Some(token) = bearer(headers) {
+        return identify(token).await;
+    }
+    let session = cookies::session(&parts.config, headers)
+        .map_err(|_| Fault::Forbidden("cookies count for pages of the app's own origins only".to_owned()))?;
+    let session = session.ok_or_else(|| refuse(false, "neither a bearer token nor a cookie".to_owned()))?;
+    let (mut newest, mut refused): (Option<Identity>, Option<Fault>) = (None, None);
+    for token in &session.tokens {
+        match identify(token).await {
+            Ok(identity) if newest.as_ref().is_none_or(|known| known.issued_at < identity.issued_at) => {
+                newest = Some(identity);
+            }
+            Ok(_) => {}
+            Err(fault) => refused = Some(fault),
+        }
+    }
+    let nobody = || refused.unwrap_or_else(|| refuse(true, "no cookie with a token".to_owned()));
+    let identity = newest.ok_or_else(nobody)?;
+    // A page signs out, or in anew, before the cookie with the token is another one.
+    let issued_at = identity.issued_at.unwrap_or_default();
+    match session.changed_at {
+        Some(changed) if changed == 0 || changed as f64 > issued_at => {
+            Err(refuse(true, "the client has signed out, or in anew, since the cookie's token was made".to_owned()))
+        }
+        _ => Ok(identity),
+    }
 }
 
 /// Checks the request's token, and that its user and session are still served.

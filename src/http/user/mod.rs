@@ -4,6 +4,7 @@
 
 pub mod auth;
 pub mod caller;
+pub mod cookies;
 pub mod form;
 pub mod inbox;
 pub mod preferences;
