@@ -77,7 +77,11 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         tracing::error!("the cluster is not found yet; clients that come wait for it, and this node is not ready");
     }
     let hub = Arc::new(Hub { node, cluster });
+    let identity = Provider::new(&config, &outgoing);
     let notifications = inboxes(&config, &hub, &apps).await?;
+    if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
+        notifications.greet();
+    }
     let parts = Arc::new(Parts {
         hub,
         webhooks,
@@ -86,7 +90,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
-        identity: Provider::new(&config, &outgoing),
+        identity,
         notifications,
         ready: AtomicBool::new(true),
         config,

@@ -171,7 +171,7 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
 /// What is allowed in who users are, and yet seldom meant.
 fn likely_mistakes(auth: &AuthOptions) -> Vec<String> {
     let mut warnings = Vec::new();
-    let is_on = auth.jwt_key.is_some() || auth.publishable_key.is_some();
+    let is_on = auth.jwt_key.is_some() || auth.publishable_key.is_some() || auth.secret_key.is_some();
     if is_on && auth.authorized_parties.is_empty() {
         warnings.push(
             "auth.authorized_parties is empty: tokens that were made for other pages of the same Clerk instance are accepted; \

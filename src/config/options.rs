@@ -241,6 +241,11 @@ options! {
         jwt_key: Option<Key> = None, as Optional<Pem>;
         /// Clerk's publishable key: it says who signs, and without `jwt_key` where the keys are published.
         publishable_key: Option<PublishableKey> = None, as Optional<Publishable>;
+        /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, and for the keys if
+        /// neither of the two above is set. Nothing else needs it.
+        secret_key: Option<Secret> = None, as Optional<SecretText>;
+        /// Where Clerk's Backend API is.
+        api_url: String = "https://api.clerk.com".to_owned(), as Issuer;
         /// Who signs the tokens, where that is not what `publishable_key` says.
         issuer: Option<String> = None, as Optional<Issuer>;
         /// Origins of the pages that tokens are made for, compared exactly. Empty means that this is not checked.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
 use axum::body::Bytes;
+use axum::http::HeaderMap;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::Url;
@@ -45,6 +46,8 @@ pub struct Jwks {
 pub enum Source {
     /// At this address.
     Url(String),
+    /// At this address, for whoever has these headers.
+    With(String, HeaderMap),
     /// Where this OIDC issuer says.
     Issuer(String),
 }
@@ -119,7 +122,7 @@ impl Jwks {
 
     async fn fetch(&self) -> anyhow::Result<KeySet> {
         let url = match &self.source {
-            Source::Url(url) => url.clone(),
+            Source::Url(url) | Source::With(url, _) => url.clone(),
             Source::Issuer(issuer) => self.discover(issuer).await?,
         };
         Ok(KeySet::parse(&self.get(&url).await?, &self.algorithms)?)
@@ -143,7 +146,12 @@ impl Jwks {
 
     async fn get(&self, url: &str) -> anyhow::Result<Bytes> {
         let limits = Limits { within: WITHIN, bytes: MAX_BYTES };
-        let answer = self.service.send(|client| client.get(url), limits, Retry::Never).await?;
+        let headers = match &self.source {
+            Source::With(_, headers) => headers.clone(),
+            Source::Url(_) | Source::Issuer(_) => HeaderMap::new(),
+        };
+        let request = |client: &reqwest::Client| client.get(url).headers(headers.clone());
+        let answer = self.service.send(request, limits, Retry::Never).await?;
         anyhow::ensure!(answer.status.is_success(), "it answers {}", answer.status);
         Ok(answer.body)
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::authorizer::Authorizer;
+use super::clerk::users::{self, Users};
 use super::jwks::{Jwks, NoKeys, Source};
 use crate::config::{AuthDefault, AuthOptions, Config, RuleOptions};
 use crate::identity::rules::{Policy, Rule};
@@ -19,6 +20,8 @@ pub struct Provider {
     pub policy: Policy,
     /// Who is asked where no rule speaks.
     pub authorizer: Option<Authorizer>,
+    /// Who knows users of whom nothing was told yet.
+    pub users: Option<Users>,
 }
 
 fn rule(rule: &RuleOptions) -> Rule {
@@ -28,7 +31,12 @@ fn rule(rule: &RuleOptions) -> Rule {
 /// Clerk's session tokens; `None` if no key is configured, nor where there is one.
 fn clerk(auth: &AuthOptions, outgoing: &Outgoing) -> Option<(Rules, Keys)> {
     let published = || {
-        let source = Source::Url(auth.publishable_key.as_ref()?.jwks_url());
+        let of_instance = auth.publishable_key.as_ref().map(|key| Source::Url(key.jwks_url()));
+        let of_backend = || {
+            let secret = auth.secret_key.as_ref()?;
+            Some(Source::With(format!("{}/v1/jwks", auth.api_url), users::headers(secret)))
+        };
+        let source = of_instance.or_else(of_backend)?;
         Some(Keys::Published(Jwks::new(source, outgoing.service("clerk.jwks"), vec![Algorithm::Rs256])))
     };
     let keys = auth.jwt_key.clone().map(Keys::Configured).or_else(published)?;
@@ -102,7 +110,9 @@ impl Provider {
             None => clerk(auth, outgoing)?,
         };
         let authorizer = auth.authorizer.clone().map(|url| Authorizer::new(url, auth.authorizer_timeout, outgoing));
-        Some(Self { rules, keys, policy, authorizer })
+        let secret = auth.secret_key.as_ref().filter(|_| auth.oidc.issuer.is_none());
+        let users = secret.map(|secret| Users::new(&auth.api_url, secret, outgoing));
+        Some(Self { rules, keys, policy, authorizer, users })
     }
 
     /// Whose token it is, at the time `now` (since 1970).

@@ -81,13 +81,18 @@ impl Notifications {
         };
         let stop = this.stop.clone();
         this.tasks.spawn(async move { fanout.run(&stop).await });
-        if let Some(heard) = hub.node.arrivals() {
-            let (store, stop) = (Arc::clone(&this.store), this.stop.clone());
-            this.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
-        }
         let (store, committed, stop) = (Arc::clone(&this.store), Arc::clone(&this.committed), this.stop.clone());
         this.tasks.spawn(async move { stop.run_until_cancelled(schedule::run(&*store, &committed)).await });
         this
+    }
+
+    /// From now on whoever comes to a user's own channel is told where the inbox stands. Without an identity provider nobody could ask for
+    /// more, and an app that has nothing to do with inboxes shall not hear of them.
+    pub fn greet(&self) {
+        if let Some(heard) = self.hub.node.arrivals() {
+            let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
+            self.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
+        }
     }
 
     /// Tells a user's connections of what is no change of the inbox, as far as they can be reached: nothing is kept of it.

@@ -1,6 +1,10 @@
 //! What follows from Clerk's webhooks: names, ended sessions, banned and deleted users, memberships.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::support::Herald;
 use super::user::{CLERK_SECRET, ask, auth, authorize, notify, request, subscriber, tab, tab_of, token, webhook};
@@ -88,4 +92,68 @@ async fn what_is_not_clerks_is_refused_and_what_is_unknown_is_received() {
     assert_eq!(webhook(&herald, "msg_1", "waitlistEntry.created", &json!({ "id": "x" })).await.status, 200);
     assert_eq!(webhook(&herald, "msg_2", "user.deleted", &json!({ "deleted": true })).await.status, 200);
     assert!(!herald.has_logged(CLERK_SECRET));
+}
+
+/// Clerk's Backend API, as far as Herald asks it: it knows Ann, and sees to it that it is asked as its own SDK asks.
+async fn backend_api() -> (String, Arc<AtomicUsize>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            counted.fetch_add(1, Ordering::SeqCst);
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let request = String::from_utf8_lossy(&request[..read]).to_ascii_lowercase();
+            for header in
+                ["authorization: bearer sk_test_secret", "clerk-api-version: 2026-05-12", "user-agent: herald/"]
+            {
+                assert!(request.contains(header), "{request}");
+            }
+            let (status, body) = match request.split(' ').nth(1).unwrap() {
+                "/v1/users/user%5fann" => ("200 OK", json!({
+                    "id": "user_ann", "first_name": "Ann", "last_name": "Lee", "image_url": "https://img.clerk.com/x",
+                    "email_addresses": [], "updated_at": 1_790_000_000_000_i64, "banned": false,
+                }).to_string()),
+                "/v1/users/user%5fslow" => return std::future::pending().await,
+                "/v1/jwks" => {
+                    let vectors: Value = serde_json::from_str(include_str!("../vectors/clerk_jwt.json")).unwrap();
+                    ("200 OK", vectors["jwks"].to_string())
+                }
+                _ => ("404 Not Found", json!({ "errors": [] }).to_string()),
+            };
+            let answer =
+                format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            stream.write_all(answer.as_bytes()).await.ok();
+        }
+    });
+    (url, asked)
+}
+
+#[tokio::test]
+async fn who_is_not_known_yet_is_asked_for_once_and_a_slow_answer_is_not_waited_for() {
+    let (url, asked) = backend_api().await;
+    let config = format!(
+        "[auth]\nsecret_key = \"sk_test_secret\"\napi_url = \"{url}\"\nauthorized_parties = [\"https://app.example.com\"]\n\
+         [[auth.rules]]\nchannels = [\"room\"]"
+    );
+    let herald = Herald::start(&config).await;
+    let info = async |user: &str| {
+        let form = "socket_id=1.1&channel_name=presence-room";
+        let answer = authorize(&herald, "/pusher/auth", &token(user, &json!({})), form).await.ok();
+        let data: Value = serde_json::from_str(answer["channel_data"].as_str().unwrap()).unwrap();
+        data["user_info"].clone()
+    };
+    let ann = json!({ "id": "user_ann", "name": "Ann Lee", "image_url": "https://img.clerk.com/x" });
+    assert_eq!((info("user_ann").await, info("user_ann").await), (ann.clone(), ann));
+    assert_eq!(asked.load(Ordering::SeqCst), 2, "for the keys, and for the user");
+    assert_eq!(
+        (info("user_bob").await, info("user_bob").await),
+        (json!({ "id": "user_bob" }), json!({ "id": "user_bob" }))
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 3, "that there is nobody is remembered too");
+    assert_eq!(info("user_slow").await, json!({ "id": "user_slow" }));
+    assert!(!herald.has_logged("sk_test_secret"));
 }

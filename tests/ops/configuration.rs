@@ -77,9 +77,10 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 11] = [
+    const ANY_TEXT: [&str; 12] = [
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",
+        "HERALD_AUTH_SECRET_KEY",
         "HERALD_TLS_CERT",
         "HERALD_TLS_KEY",
         "HERALD_APP_SECRET",

@@ -23,6 +23,7 @@ use crate::identity::rules::Verdict;
 use crate::integrations::authorizer::Word;
 use crate::parts::Parts;
 use crate::store::people::{Standing, User};
+use crate::store::time::Timestamp;
 
 /// How long a connection outlives its token where there is no session that could end it.
 const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
@@ -32,7 +33,10 @@ const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
 /// # Errors
 /// See [`Fault`]; of several channels, one that is not allowed fails by itself.
 pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
-    let asked = ask(&parts, request).await?;
+    let mut asked = ask(&parts, request).await?;
+    if asked.form.channels.names().iter().any(|name| name.starts_with("presence-")) {
+        asked.known = known(&parts, asked.known, &asked.identity).await;
+    }
     match &asked.form.channels {
         Channels::None => Err(Fault::Invalid("`channel_name` is missing".to_owned())),
         Channels::One(name) => Ok(answer(authorization(&parts, &asked, name).await?)),
@@ -58,6 +62,7 @@ pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Resul
 /// See [`Fault`].
 pub async fn user(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let Asked { identity, app, form, known } = ask(&parts, request).await?;
+    let known = self::known(&parts, known, &identity).await;
     let user_info = user_info(&identity, known.as_ref(), app.limits().presence_user_info);
     let user_data = json!({ "id": identity.user, "user_info": user_info }).to_string();
     let signature = app.options.secret.sign(user_string(form.socket_id, &user_data).as_bytes());
@@ -114,6 +119,25 @@ async fn standing(parts: &Parts, identity: &Identity) -> Standing {
         tracing::warn!(%error, "a token counts without a look at its session");
         Standing::default()
     })
+}
+
+/// The user, from the identity provider where nothing but an id was kept. Without an answer the id has to do: clients must get in while the
+/// provider is away.
+async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Option<User> {
+    if kept.as_ref().is_some_and(|user| user.source_updated_at > 0) {
+        return kept;
+    }
+    let Some(users) = parts.identity.as_ref().and_then(|provider| provider.users.as_ref()) else { return kept };
+    let found = users.get(&identity.user).await.unwrap_or_else(|error| {
+        tracing::debug!(%error, "others see an id alone");
+        None
+    });
+    if let (Some(user), Some(notifications)) = (&found, &parts.notifications)
+        && let Err(error) = notifications.store.put_user(user, Timestamp::now()).await
+    {
+        tracing::debug!(%error, "a user is not kept");
+    }
+    found.or(kept)
 }
 
 async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Fault> {

@@ -40,6 +40,18 @@ pub enum Channels {
     Several(Vec<String>),
 }
 
+impl Channels {
+    /// All of them.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        match self {
+            Self::None => &[],
+            Self::One(name) => std::slice::from_ref(name),
+            Self::Several(names) => names,
+        }
+    }
+}
+
 /// Reads a request's body.
 ///
 /// # Errors
