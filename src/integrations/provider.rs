@@ -37,7 +37,7 @@ fn clerk(auth: &AuthOptions, outgoing: &Outgoing) -> Option<(Rules, Keys)> {
             Some(Source::With(format!("{}/v1/jwks", auth.api_url), users::headers(secret)))
         };
         let source = of_instance.or_else(of_backend)?;
-        Some(Keys::Published(Jwks::new(source, outgoing.service("clerk.jwks"), vec![Algorithm::Rs256])))
+        Some(Keys::Published(Box::new(Jwks::new(source, outgoing.service("clerk.jwks"), vec![Algorithm::Rs256]))))
     };
     let keys = auth.jwt_key.clone().map(Keys::Configured).or_else(published)?;
     let issuer = auth.issuer.clone().or_else(|| auth.publishable_key.as_ref().map(|key| key.issuer()));
@@ -72,7 +72,7 @@ fn oidc(auth: &AuthOptions, issuer: &str, outgoing: &Outgoing) -> (Rules, Keys) 
         algorithms: oidc.algorithms.clone(),
         skew: auth.clock_skew,
     };
-    (rules, Keys::Published(Jwks::new(source, outgoing.service("oidc.jwks"), oidc.algorithms.clone())))
+    (rules, Keys::Published(Box::new(Jwks::new(source, outgoing.service("oidc.jwks"), oidc.algorithms.clone()))))
 }
 
 /// Where the keys come from.
@@ -81,7 +81,7 @@ enum Keys {
     /// The configuration: whatever key a token names, it is this one.
     Configured(Key),
     /// The provider publishes them.
-    Published(Jwks),
+    Published(Box<Jwks>),
 }
 
 /// Why somebody is not known.
