@@ -97,7 +97,8 @@ async fn receiver() -> String {
 async fn every_documented_metric_appears_with_its_help_and_kind() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
-        "[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\
+        "[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
+         [[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\
          [[apps.webhooks]]\nurl = \"{}\"\n[[apps.webhooks]]\nurl = \"http://{dead}/\"\n",
         receiver().await
     );
@@ -135,6 +136,12 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     client.expect_error(None).await;
     client.send(json!({ "event": "pusher:subscribe", "data": { "channel": "private-x", "auth": "a:b" } })).await;
     client.expect_subscription_error("private-x").await;
+    let length = "socket_id=1.1".len();
+    let unsure = format!(
+        "POST /pusher/auth HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA\r\n\r\nsocket_id=1.1"
+    );
+    assert_eq!(herald.api().raw(&unsure).await.status, 503, "nobody says whose token it is");
     let page = until(&herald, "every metric appears", |page| {
         documented().iter().all(|(name, _)| page.text.contains(&format!("# TYPE {name} ")))
             && page.sum("herald_webhooks_total") >= 2.0

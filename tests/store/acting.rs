@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::support::{ANN, Fixture, draft, numbers, titles};
 
 over_both! {
+    whoever_was_never_heard_of_may_mark_all_of_nothing,
     every_action_changes_what_it_says_takes_a_revision_and_tells_once,
     what_was_done_can_be_undone,
     several_changes_at_once_are_one_event,
@@ -156,4 +157,11 @@ async fn a_client_that_was_away_is_told_what_changed_page_by_page(db: Fixture) {
     assert!(told[4].deleted_at.is_some() && told[4].draft.title.is_empty(), "what is deleted leaves no content");
     let ahead = db.store.changes(ANN, Since { rev: 99, id: None }, 10, db.at(9)).await.unwrap();
     assert!(ahead.reset, "a client that knows more than there is has known another inbox");
+}
+
+async fn whoever_was_never_heard_of_may_mark_all_of_nothing(db: Fixture) {
+    for action in [MarkAll::Seen, MarkAll::Read, MarkAll::Archive] {
+        let (marked, state) = db.store.mark_all(ANN, action, 0, &Filter::default(), db.at(1)).await.unwrap();
+        assert_eq!((marked, numbers(state)), (0, (0, 0, 0)));
+    }
 }

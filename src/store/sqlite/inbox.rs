@@ -215,6 +215,10 @@ impl Inboxes for Sqlite {
         now: Timestamp,
     ) -> Result<(u64, InboxState), StoreError> {
         let mut tx = self.write().await?;
+        let before = state(&mut tx, inbox, now).await?;
+        if before.rev == 0 {
+            return Ok((0, before)); // the user may not even have a row
+        }
         // Taken before it is known whether anything changes, and given back with the transaction if nothing does.
         let rev = next_rev(&mut tx, inbox).await?;
         let mut query = QueryBuilder::<Database>::new("UPDATE user_notifications SET rev = ");
@@ -236,8 +240,7 @@ impl Inboxes for Sqlite {
         });
         let updated = query.build().execute(&mut *tx).await?.rows_affected();
         if updated == 0 {
-            tx.rollback().await?;
-            return Ok((0, state(&mut *self.read().await?, inbox, now).await?));
+            return Ok((0, before));
         }
         let state = tell(&mut tx, inbox, rev, all_name(action), About::All { up_to_rev, filter }, now).await?;
         tx.commit().await?;
