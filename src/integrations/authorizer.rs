@@ -39,7 +39,7 @@ pub enum Word {
 #[error("the app's authorizer: {0}")]
 pub struct NoWord(String);
 
-#[derive(Default, Deserialize)]
+#[derive(Deserialize)]
 struct Answer {
     user_info: Option<Map<String, Value>>,
 }
@@ -81,8 +81,11 @@ impl Authorizer {
             self.service.send(request, limits, Retry::Never).await.map_err(|error| NoWord(error.to_string()))?;
         match answer.status.as_u16() {
             200 if answer.body.is_empty() => Ok(Word::Yes(None)),
+            // A page for people is no answer: a sign-in page, for instance, is sent with 200 too.
             200 => {
-                let answer: Answer = serde_json::from_slice(&answer.body).unwrap_or_default();
+                let answer: Answer = serde_json::from_slice(&answer.body).map_err(|_| {
+                    NoWord("it answers 200 with something else than nothing or a JSON object".to_owned())
+                })?;
                 Ok(Word::Yes(answer.user_info))
             }
             401 | 403 | 404 => Ok(Word::No),

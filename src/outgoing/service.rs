@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
 use rand::RngExt as _;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, Request, RequestBuilder};
 
 use super::breaker::{Breaker, Rejected, State, Thresholds};
 use crate::metrics;
@@ -98,7 +98,11 @@ impl Service {
         let begun = Instant::now();
         let mut attempt = 1;
         loop {
-            let done = self.attempt(request(&self.client), limits).await;
+            let left = match retry {
+                Retry::Never => limits.within,
+                Retry::Within(budget) => limits.within.min(budget.saturating_sub(begun.elapsed())),
+            };
+            let done = self.attempt(request(&self.client), Limits { within: left, ..limits }).await;
             let Retry::Within(budget) = retry else { return done };
             let wish = match &done {
                 Ok(answer) if is_passing(answer.status) => retry_after(&answer.headers),
@@ -115,12 +119,14 @@ impl Service {
     }
 
     async fn attempt(&self, request: RequestBuilder, limits: Limits) -> Result<Answer, CallError> {
+        // What cannot be built is our fault, not the service's.
+        let request = request.build().map_err(|error| CallError::Unreachable(cause(&error)))?;
         let permit = self.breaker.acquire(Instant::now()).map_err(|Rejected(left)| {
             metrics::outgoing_call(self.name, "rejected");
             CallError::Rejected(left)
         })?;
         let begun = Instant::now();
-        let answered = tokio::time::timeout(limits.within, receive(request, limits.bytes)).await;
+        let answered = tokio::time::timeout(limits.within, receive(&self.client, request, limits.bytes)).await;
         let answered = answered.unwrap_or(Err(CallError::TimedOut(limits.within)));
         let is_failure = match &answered {
             Ok(answer) => is_passing(answer.status),
@@ -144,9 +150,9 @@ impl Service {
     }
 }
 
-async fn receive(request: RequestBuilder, most: usize) -> Result<Answer, CallError> {
+async fn receive(client: &Client, request: Request, most: usize) -> Result<Answer, CallError> {
     let unreachable = |error: reqwest::Error| CallError::Unreachable(cause(&error));
-    let mut response = request.send().await.map_err(unreachable)?;
+    let mut response = client.execute(request).await.map_err(unreachable)?;
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
         if body.len() + chunk.len() > most {
@@ -168,7 +174,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 }
 
 fn pause(attempt: u32) -> Duration {
-    let most = PAUSE.saturating_mul(1 << attempt.min(16)).min(LONGEST_PAUSE);
+    let most = PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(LONGEST_PAUSE);
     most.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
@@ -274,7 +280,7 @@ mod tests {
     #[test]
     fn pauses_are_random_below_a_bound_that_doubles() {
         for attempt in 1..20 {
-            let most = Duration::from_millis(200).saturating_mul(1 << attempt).min(LONGEST_PAUSE);
+            let most = Duration::from_millis(200).saturating_mul(1 << (attempt - 1)).min(LONGEST_PAUSE);
             assert!((0..100).all(|_| pause(attempt) <= most));
         }
     }

@@ -24,10 +24,10 @@ pub enum StoreError {
 const SQLITE_FULL: &str = "13";
 const SQLITE_IO_ERROR: u32 = 10;
 const SQLITE_BUSY: [&str; 2] = ["5", "6"];
-/// Postgres: the disk is full; and classes or codes of what passes: no connection, too many of them, an end, a statement that took too
-/// long, a lock that was not had.
+/// Postgres: the disk is full; and classes or codes of what passes: no connection, too many of them, an end, a statement or transaction that
+/// took too long, a lock that was not had, a server that only reads, as after a failover.
 const POSTGRES_FULL: &str = "53100";
-const POSTGRES_AWAY: [&str; 7] = ["08", "53", "57P", "57014", "55P03", "40001", "40P01"];
+const POSTGRES_AWAY: [&str; 10] = ["08", "53", "57P", "57014", "55P03", "40001", "40P01", "25006", "25P03", "25P04"];
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {

@@ -140,6 +140,7 @@ async fn decide(mut stream: tokio::net::TcpStream, secret: &str) {
         "presence-project-1" => ("200 OK", json!({ "user_info": { "name": "Ann" } }).to_string()),
         "private-slow" => return std::future::pending().await,
         "private-broken" => ("500 Oops", String::new()),
+        "private-page" => ("200 OK", "<!doctype html><title>Sign in</title>".to_owned()),
         _ => ("403 Forbidden", String::new()),
     };
     let answer = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
@@ -159,6 +160,7 @@ async fn where_no_rule_speaks_the_app_decides() {
         ("private-user-user_bob", 403),
         ("private-slow", 503),
         ("private-broken", 503),
+        ("private-page", 503),
     ] {
         let form = format!("socket_id=1.1&channel_name={channel}");
         let answer = authorize(&herald, "/pusher/auth", &good, &form).await;

@@ -8,6 +8,7 @@ use herald::store::notification::{Draft, Filter, Since};
 use super::support::{ANN, Fixture, draft, titles};
 
 over_both! {
+    what_the_app_inserts_itself_is_announced_and_a_group_that_is_open_holds_up_nobody,
     a_scheduled_one_is_announced_when_its_time_has_come,
     a_snoozed_one_comes_back_unread_and_on_top,
     what_is_over_vanishes_at_once_and_is_told,
@@ -62,4 +63,22 @@ async fn whoever_was_away_for_longer_than_deletions_are_kept_loads_anew(db: Fixt
     assert!(db.store.purge(keep, 100, db.at(200_000)).await.unwrap());
     assert!(db.store.changes(ANN, Since { rev: 1, id: None }, 10, db.at(200_000)).await.unwrap().reset);
     assert!(!db.store.changes(ANN, Since { rev: 3, id: None }, 10, db.at(200_000)).await.unwrap().reset);
+}
+
+async fn what_the_app_inserts_itself_is_announced_and_a_group_that_is_open_holds_up_nobody(db: Fixture) {
+    db.create("t1", &["user_ann"], &Draft { group_key: Some("g".to_owned()), ..draft("Ours") }, 1).await;
+    db.execute(
+        "INSERT INTO user_notifications (id, user_id, type, title, group_key, visible_at, created_at, updated_at)
+            VALUES ('01900000-0000-7000-8000-000000000001', 'user_ann', 'a', 'Theirs', 'g', 1, 1, 1),
+                ('01900000-0000-7000-8000-000000000002', 'user_ann', 'a', 'Another', NULL, 1, 1, 1)",
+        "INSERT INTO user_notifications (user_id, type, title, group_key, visible_at)
+            VALUES ('user_ann', 'a', 'Theirs', 'g', '2000-01-01'), ('user_ann', 'a', 'Another', NULL, '2000-01-01')",
+    )
+    .await;
+    assert_eq!(db.store.announce_due(10, db.at(2)).await.unwrap(), 2);
+    let mut items = db.list(&Filter::default(), 3).await;
+    items.sort_by(|one, other| one.draft.title.cmp(&other.draft.title));
+    assert_eq!(titles(&items), ["Another", "Ours", "Theirs"]);
+    assert_eq!((&items[1].draft.group_key, &items[2].draft.group_key), (&Some("g".to_owned()), &None));
+    assert_eq!(db.state(3).await, (3, 3, 3));
 }

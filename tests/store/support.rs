@@ -10,6 +10,8 @@ use herald::store::sending::{Create, Created};
 use herald::store::sqlite::Sqlite;
 use herald::store::time::Timestamp;
 use herald::store::{Inbox, Store, StoreError};
+use sqlx::Connection as _;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
 use tempfile::TempDir;
 
 use super::postgres::Postgres;
@@ -30,7 +32,7 @@ pub(crate) enum Place {
     /// In a folder that goes with the test.
     File(TempDir),
     /// In a schema; the server goes with the test, if it is the test's own.
-    Server(#[allow(dead_code, reason = "only kept")] Postgres),
+    Server(Postgres),
 }
 
 /// A file.
@@ -43,7 +45,9 @@ pub(crate) async fn sqlite() -> Fixture {
 /// A schema of Postgres.
 pub(crate) async fn postgres() -> Fixture {
     let server = Postgres::start().await;
-    Fixture::new(Arc::new(connect(&server)), Place::Server(server))
+    let store = connect(&server);
+    store.prepare().await.unwrap();
+    Fixture::new(Arc::new(store), Place::Server(server))
 }
 
 /// Herald's store in a schema.
@@ -71,6 +75,20 @@ impl Fixture {
         match self.place {
             Place::File(_) => sqlite().await,
             Place::Server(_) => postgres().await,
+        }
+    }
+
+    /// Does something that Herald does not know of: what an app's own code does with its database.
+    pub(crate) async fn execute(&self, sqlite: &'static str, postgres: &'static str) {
+        match &self.place {
+            Place::File(_) => {
+                let options = SqliteConnectOptions::new().filename(self.file()).foreign_keys(true);
+                let mut connection = SqliteConnection::connect_with(&options).await.unwrap();
+                sqlx::raw_sql(sqlite).execute(&mut connection).await.unwrap();
+            }
+            Place::Server(server) => {
+                sqlx::raw_sql(postgres).execute(&mut server.connect().await).await.unwrap();
+            }
         }
     }
 

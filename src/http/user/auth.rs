@@ -8,6 +8,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::future::join_all;
 use herald_protocol::signature::{channel_string, user_string};
 use herald_protocol::{ChannelKind, ChannelName};
 use serde_json::{Map, Value, json};
@@ -25,6 +26,8 @@ use crate::parts::Parts;
 use crate::store::people::{Standing, User};
 use crate::store::time::Timestamp;
 
+/// Channels of a batch about which the app is asked at once.
+const AT_ONCE: usize = 8;
 /// How long a connection outlives its token where there is no session that could end it.
 const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
 
@@ -35,15 +38,19 @@ const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
 pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let mut asked = ask(&parts, request).await?;
     if asked.form.channels.names().iter().any(|name| name.starts_with("presence-")) {
-        asked.known = known(&parts, asked.known, &asked.identity).await;
+        asked.known = known(&parts, asked.known, &asked.identity).await?;
     }
     match &asked.form.channels {
         Channels::None => Err(Fault::Invalid("`channel_name` is missing".to_owned())),
         Channels::One(name) => Ok(answer(authorization(&parts, &asked, name).await?)),
         Channels::Several(names) => {
-            let all = names.iter().map(|name| authorization(&parts, &asked, name));
+            // Where the app is asked about them, a few at a time.
+            let mut all = Vec::with_capacity(names.len());
+            for some in names.chunks(AT_ONCE) {
+                all.extend(join_all(some.iter().map(|name| authorization(&parts, &asked, name))).await);
+            }
             let mut answers = Map::new();
-            for (name, authorization) in names.iter().zip(futures_util::future::join_all(all).await) {
+            for (name, authorization) in names.iter().zip(all) {
                 let answer = match authorization {
                     Ok(data) => json!({ "status": 200, "data": data }),
                     Err(Fault::Forbidden(_)) => json!({ "status": 403 }),
@@ -62,7 +69,7 @@ pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Resul
 /// See [`Fault`].
 pub async fn user(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let Asked { identity, app, form, known } = ask(&parts, request).await?;
-    let known = self::known(&parts, known, &identity).await;
+    let known = self::known(&parts, known, &identity).await?;
     let user_info = user_info(&identity, known.as_ref(), app.limits().presence_user_info);
     let user_data = json!({ "id": identity.user, "user_info": user_info }).to_string();
     let signature = app.options.secret.sign(user_string(form.socket_id, &user_data).as_bytes());
@@ -123,11 +130,11 @@ async fn standing(parts: &Parts, identity: &Identity) -> Standing {
 
 /// The user, from the identity provider where nothing but an id was kept. Without an answer the id has to do: clients must get in while the
 /// provider is away.
-async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Option<User> {
+async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Result<Option<User>, Fault> {
     if kept.as_ref().is_some_and(|user| user.source_updated_at > 0) {
-        return kept;
+        return Ok(kept);
     }
-    let Some(users) = parts.identity.as_ref().and_then(|provider| provider.users.as_ref()) else { return kept };
+    let Some(users) = parts.identity.as_ref().and_then(|provider| provider.users.as_ref()) else { return Ok(kept) };
     let found = users.get(&identity.user).await.unwrap_or_else(|error| {
         tracing::debug!(%error, "others see an id alone");
         None
@@ -137,7 +144,10 @@ async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Option
     {
         tracing::debug!(%error, "a user is not kept");
     }
-    found.or(kept)
+    if found.as_ref().is_some_and(|user| user.banned) {
+        return Err(caller::ended());
+    }
+    Ok(found.or(kept))
 }
 
 async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Fault> {

@@ -19,6 +19,7 @@ use crate::http::fault::Fault;
 use crate::http::pusher::body;
 use crate::identity::Identity;
 use crate::notifications::Notifications;
+use crate::notifications::wish::is_id;
 use crate::parts::Parts;
 use crate::store::Inbox;
 use crate::store::action::{Action, MarkAll};
@@ -388,7 +389,12 @@ impl Query {
                         .ok_or_else(|| invalid("`severity` must be one of low, normal, high, critical"))?,
                 ),
             },
-            org_id: self.get("org_id").map(str::to_owned),
+            org_id: match self.get("org_id") {
+                Some(org) if !is_id(org) => {
+                    return Err(invalid("`org_id` has 1 to 255 bytes and no control characters"));
+                }
+                org => org.map(str::to_owned),
+            },
             created_after: match self.get("created_after") {
                 None => None,
                 Some(text) => Some(text.parse().map_err(|error| invalid(format!("`created_after`: {error}")))?),

@@ -52,13 +52,16 @@ impl ClerkUser {
     #[must_use]
     pub fn into_user(self, now_ms: i64) -> User {
         let email = self.verified_email();
+        // No database of ours keeps U+0000 in text, and nobody has it in a name.
+        let clean = |text: Option<String>| text.map(|text| text.replace('\0', ""));
+        let name = display_name(self.first_name.as_deref(), self.last_name.as_deref(), self.username.as_deref());
         User {
-            email,
-            name: display_name(self.first_name.as_deref(), self.last_name.as_deref(), self.username.as_deref()),
+            email: clean(email),
+            name: clean(name),
             id: self.id,
-            image_url: self.image_url,
-            locale: self.locale,
-            timezone: self.timezone,
+            image_url: clean(self.image_url),
+            locale: clean(self.locale),
+            timezone: clean(self.timezone),
             public_metadata: self
                 .public_metadata
                 .filter(Value::is_object)

@@ -103,7 +103,8 @@ impl Users {
             200 => {
                 let user: ClerkUser = serde_json::from_slice(&answer.body)
                     .map_err(|error| Unanswered(format!("its answer is no user: {error}")))?;
-                Ok(Some(user.into_user(Timestamp::now().as_micros() / 1_000)))
+                let user = user.into_user(Timestamp::now().as_micros() / 1_000);
+                if user.id == id { Ok(Some(user)) } else { Err(Unanswered("its answer is another user".to_owned())) }
             }
             404 => Ok(None),
             status => Err(Unanswered(format!("it answers {status}"))),

@@ -32,7 +32,10 @@ impl Postgres {
         if !is_mine(&mut tx, Due::Visible).await? {
             return Ok(0);
         }
-        let sql = "UPDATE user_notifications SET app_id = $1
+        // One whose group has an open item in the app already is an item of its own there.
+        let sql = "UPDATE user_notifications AS this SET app_id = $1, group_key = CASE WHEN EXISTS (SELECT 1 FROM user_notifications o
+                WHERE o.app_id = $1 AND o.user_id = this.user_id AND o.group_key = this.group_key AND o.read_at IS NULL
+                    AND o.archived_at IS NULL AND o.deleted_at IS NULL) THEN NULL ELSE group_key END
             WHERE app_id = 'default' AND announced_at IS NULL AND deleted_at IS NULL AND visible_at <= $2";
         if self.default_app != "default" {
             tx.query(sql).bind(&self.default_app).bind(now).execute(tx.on()).await?;

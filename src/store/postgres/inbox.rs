@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use sqlx::{Postgres as Database, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Postgres, Tx, bounded, json, lock, next_rev, state, tell};
+use super::{Postgres, Tx, again, json, lock, next_rev, state, tell};
 use crate::store::action::{Action, MarkAll};
 use crate::store::event::{About, EventName, all_name};
 use crate::store::notification::{
@@ -70,11 +70,11 @@ fn notifications(rows: &[PgRow]) -> Result<Vec<Notification>, sqlx::Error> {
 #[async_trait]
 impl Inboxes for Postgres {
     async fn create(&self, create: &Create<'_>, now: Timestamp) -> Result<Created, StoreError> {
-        bounded(self.make(create, now)).await
+        again(|| self.make(create, now)).await
     }
 
     async fn state(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<InboxState, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let state = state(&mut tx, inbox, now).await?;
             tx.commit().await?;
@@ -91,7 +91,7 @@ impl Inboxes for Postgres {
         limit: usize,
         now: Timestamp,
     ) -> Result<Page, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin_still().await?;
             let mut query = select(inbox);
             push_filter(&mut query, filter, now);
@@ -118,7 +118,7 @@ impl Inboxes for Postgres {
         limit: usize,
         now: Timestamp,
     ) -> Result<Changes, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin_still().await?;
             let state = state(&mut tx, inbox, now).await?;
             let sql = "SELECT purged_rev FROM inbox_state WHERE app_id = $1 AND user_id = $2";
@@ -149,7 +149,7 @@ impl Inboxes for Postgres {
         id: Uuid,
         now: Timestamp,
     ) -> Result<Option<(Notification, InboxState)>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin_still().await?;
             let Some(found) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
             let state = state(&mut tx, inbox, now).await?;
@@ -166,7 +166,7 @@ impl Inboxes for Postgres {
         actions: &[Action],
         now: Timestamp,
     ) -> Result<Option<Acted>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             lock(&mut tx, inbox).await?;
             let Some(mut notification) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
@@ -195,7 +195,7 @@ impl Inboxes for Postgres {
         action: Action,
         now: Timestamp,
     ) -> Result<ActedOnMany, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             lock(&mut tx, inbox).await?;
             let mut found = find(&mut tx, inbox, ids, now).await?;
@@ -226,7 +226,7 @@ impl Inboxes for Postgres {
         filter: &Filter,
         now: Timestamp,
     ) -> Result<(u64, InboxState), StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             // Taken before it is known whether anything changes, and given back with the transaction if nothing does.
             lock(&mut tx, inbox).await?;
@@ -264,11 +264,11 @@ impl Inboxes for Postgres {
     }
 
     async fn announce_due(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
-        bounded(self.announce(limit, now)).await
+        again(|| self.announce(limit, now)).await
     }
 
     async fn expire_due(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
-        bounded(self.expire(limit, now)).await
+        again(|| self.expire(limit, now)).await
     }
 }
 

@@ -7,7 +7,7 @@ use sqlx::{FromRow, Postgres as Database, QueryBuilder, Row as _};
 use uuid::Uuid;
 
 use super::inbox::{COLUMNS, notification, write};
-use super::{Postgres, Tx, bounded, is_known, json, lock, next_rev, tell};
+use super::{Postgres, Tx, again, is_known, json, lock, next_rev, tell};
 use crate::store::action::Action;
 use crate::store::event::{About, EventName};
 use crate::store::jobs::{Audience, Job, JobProgress, JobStatus, JobStep, Jobs, NewJob, Template, Transaction};
@@ -38,7 +38,7 @@ fn read<T: DeserializeOwned>(row: &PgRow, column: &str) -> Result<T, sqlx::Error
 #[async_trait]
 impl Jobs for Postgres {
     async fn begin_job(&self, job: &NewJob<'_>, now: Timestamp) -> Result<bool, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql =
                 "INSERT INTO fanout_jobs (id, app_id, transaction_id, request_hash, audience, template, status, created_at)
@@ -82,7 +82,7 @@ impl Jobs for Postgres {
     }
 
     async fn take_job(&self, locked_until: Timestamp, now: Timestamp) -> Result<Option<Job>, StoreError> {
-        bounded(async {
+        again(|| async {
             let sql =
                 "UPDATE fanout_jobs SET status = 'running', locked_until = $1 WHERE id = (SELECT id FROM fanout_jobs
                     WHERE status IN ('pending', 'running') AND (locked_until IS NULL OR locked_until <= $2)
@@ -103,7 +103,7 @@ impl Jobs for Postgres {
         after: &str,
         limit: usize,
     ) -> Result<Vec<String>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut query = QueryBuilder::<Database>::new("SELECT ");
             match audience {
                 Audience::Topic(topic) => {
@@ -141,7 +141,7 @@ impl Jobs for Postgres {
         error: Option<&str>,
         now: Timestamp,
     ) -> Result<(), StoreError> {
-        bounded(async {
+        again(|| async {
             let sql = "UPDATE fanout_jobs SET status = $2, error = $3, finished_at = $4, locked_until = NULL
                 WHERE id = $1 AND status = 'running'";
             let mut tx = self.begin().await?;
@@ -153,7 +153,7 @@ impl Jobs for Postgres {
     }
 
     async fn transaction(&self, app: &str, transaction_id: &str) -> Result<Option<Transaction>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "SELECT status, created_count, suppressed_count, error FROM fanout_jobs
                 WHERE app_id = $1 AND transaction_id = $2";
@@ -186,7 +186,7 @@ impl Jobs for Postgres {
         limit: usize,
         now: Timestamp,
     ) -> Result<Option<bool>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "UPDATE fanout_jobs SET status = 'cancelled', finished_at = $3, locked_until = NULL
                 WHERE app_id = $1 AND transaction_id = $2 AND status IN ('pending', 'running')";
@@ -235,7 +235,7 @@ impl Jobs for Postgres {
     }
 
     async fn topics(&self, app: &str, user: &str) -> Result<Vec<String>, StoreError> {
-        bounded(async {
+        again(|| async {
             let sql = "SELECT topic FROM topic_subscriptions WHERE app_id = $1 AND user_id = $2 ORDER BY topic";
             let mut tx = self.begin().await?;
             let topics = tx.value(sql).bind(app).bind(user).fetch_all(tx.on()).await?;
@@ -253,7 +253,7 @@ impl Jobs for Postgres {
         follows: bool,
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let changed = if !follows {
                 let sql = "DELETE FROM topic_subscriptions WHERE app_id = $1 AND user_id = $2 AND topic = $3";

@@ -67,7 +67,9 @@ async fn known(tx: &mut Tx, create: &Create<'_>, now: Timestamp) -> Result<HashS
         tx.query(sql).bind(create.recipients).bind(now).execute(tx.on()).await?;
     }
     // Whoever is being deleted is waited for.
-    let sql = "SELECT id FROM users WHERE id = ANY($1) ORDER BY id FOR KEY SHARE";
+    let sql =
+        "SELECT id FROM users WHERE id = ANY($1) AND NOT EXISTS (SELECT 1 FROM user_tombstones t WHERE t.id = users.id)
+        ORDER BY id FOR KEY SHARE";
     let rows: Vec<String> = tx.value(sql).bind(create.recipients).fetch_all(tx.on()).await?;
     Ok(rows.into_iter().collect())
 }

@@ -68,7 +68,10 @@ impl From<MigrationError> for StoreError {
 pub(super) async fn run(store: &Postgres, migrate: bool) -> Result<(), MigrationError> {
     let schema = &store.options.schema;
     let mut tx = store.begin_raw().await?;
-    execute(&mut tx, "SET LOCAL statement_timeout TO 0").await?;
+    if is_current(&applied(&mut tx, schema).await?) {
+        return Ok(());
+    }
+    execute(&mut tx, "SET LOCAL statement_timeout TO 0; SET LOCAL lock_timeout TO 60000").await?;
     tx.query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(tx.on()).await.map_err(StoreError::from)?;
     let found = applied(&mut tx, schema).await?;
     for ((version, digest), (known, _, sql)) in found.iter().zip(MIGRATIONS) {
@@ -109,6 +112,15 @@ pub(super) async fn run(store: &Postgres, migrate: bool) -> Result<(), Migration
     tx.query(sql).bind(Uuid::now_v7()).execute(tx.on()).await.map_err(StoreError::from)?;
     tx.commit().await?;
     Ok(())
+}
+
+/// Whether nothing is left to do.
+fn is_current(found: &[(i64, String)]) -> bool {
+    found.len() == MIGRATIONS.len()
+        && found
+            .iter()
+            .zip(MIGRATIONS)
+            .all(|((version, digest), (known, _, sql))| (version, digest) == (known, &digest_of(sql)))
 }
 
 /// Versions and digests of what was run here.

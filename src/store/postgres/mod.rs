@@ -22,11 +22,13 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use rand::RngExt as _;
 use serde::Serialize;
 use sqlx::postgres::{PgArguments, PgConnectOptions, PgConnection, PgPool, PgPoolOptions, PgRow};
 use sqlx::query::{Query, QueryAs, QueryScalar};
 use sqlx::{AssertSqlSafe, FromRow, Postgres as Database, Transaction, Type};
-use tokio::sync::OnceCell;
+use tokio::sync::{Mutex, OnceCell};
+use url::Url;
 
 use super::event::{About, envelope};
 use super::notification::{Counts, InboxState};
@@ -41,6 +43,27 @@ const ACQUIRE: Duration = Duration::from_secs(2);
 const STATEMENT: Duration = Duration::from_secs(5);
 /// How long all of it may take: a connection that was cut without a word says nothing.
 const ALTOGETHER: Duration = Duration::from_secs(15);
+/// How often a transaction is tried that met another one, and what the server says then: not serializable, deadlock.
+const ATTEMPTS: u32 = 5;
+const COLLISIONS: [&str; 2] = ["40001", "40P01"];
+/// Parameters of an address that the driver knows.
+const PARAMETERS: [&str; 15] = [
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "user",
+];
 /// The port of transaction poolers, as Supabase has it.
 const POOLER_PORT: u16 = 6543;
 
@@ -69,6 +92,8 @@ pub struct Postgres {
     default_app: String,
     /// Set once the tables are as this Herald needs them.
     prepared: OnceCell<()>,
+    /// Held by whoever finds that out.
+    preparing: Mutex<()>,
 }
 
 impl Postgres {
@@ -77,9 +102,11 @@ impl Postgres {
     /// # Errors
     /// When the address is none.
     pub fn new(options: Options, default_app: &str) -> Result<Self, sqlx::Error> {
-        let address =
-            PgConnectOptions::from_str(options.url.expose())?.application_name("herald").extra_float_digits(None);
-        let is_pooled = options.transaction_pooler.unwrap_or(address.get_port() == POOLER_PORT);
+        let address = PgConnectOptions::from_str(&known_parameters(options.url.expose())?)?
+            .application_name("herald")
+            .extra_float_digits(None);
+        let says_so = options.url.expose().contains("pgbouncer=true"); // as Prisma is told of one
+        let is_pooled = options.transaction_pooler.unwrap_or(says_so || address.get_port() == POOLER_PORT);
         let address = if is_pooled { address.statement_cache_capacity(0) } else { address };
         let pool = PgPoolOptions::new()
             .max_connections(options.max_connections)
@@ -94,8 +121,15 @@ impl Postgres {
         if is_pooled {
             tracing::info!("the database is behind a transaction pooler: nothing is prepared there");
         }
-        let prepared = OnceCell::new();
-        Ok(Self { pool, options, begin, persistent: !is_pooled, default_app: default_app.to_owned(), prepared })
+        Ok(Self {
+            pool,
+            options,
+            begin,
+            persistent: !is_pooled,
+            default_app: default_app.to_owned(),
+            prepared: OnceCell::new(),
+            preparing: Mutex::default(),
+        })
     }
 
     /// Reaches it, and sees to its tables.
@@ -103,6 +137,13 @@ impl Postgres {
     /// # Errors
     /// See [`MigrationError`].
     pub async fn prepare(&self) -> Result<(), MigrationError> {
+        if self.prepared.initialized() {
+            return Ok(());
+        }
+        // Whoever comes meanwhile waits a little and is told to come again: not one after the other for a server that does not answer.
+        let Ok(_turn) = tokio::time::timeout(ACQUIRE, self.preparing.lock()).await else {
+            return Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut).into());
+        };
         self.prepared.get_or_try_init(|| migrate::run(self, self.options.migrate)).await.copied()
     }
 
@@ -159,12 +200,47 @@ impl Tx {
     }
 }
 
-/// Does `work` within the time that anything may take.
-async fn bounded<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    match tokio::time::timeout(ALTOGETHER, work).await {
+/// Does a transaction, again if it met another one so that the server had to end one of them, within the time that anything may take.
+async fn again<T, F>(mut transaction: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let attempts = async {
+        for number in 1..ATTEMPTS {
+            match transaction().await {
+                Err(StoreError::Unavailable(error)) if is_collision(&error) => {
+                    let pause = rand::rng().random_range(0..20 * u64::from(number));
+                    tokio::time::sleep(Duration::from_millis(pause)).await;
+                }
+                done => return done,
+            }
+        }
+        transaction().await
+    };
+    match tokio::time::timeout(ALTOGETHER, attempts).await {
         Ok(done) => done,
         Err(_) => Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut)),
     }
+}
+
+fn is_collision(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| COLLISIONS.contains(&&*code))
+}
+
+/// The address without what other libraries have put there for themselves, such as Prisma's `pgbouncer=true`: the driver would tell the log.
+fn known_parameters(address: &str) -> Result<String, sqlx::Error> {
+    let mut url: Url = address.parse().map_err(|error: url::ParseError| sqlx::Error::Configuration(error.into()))?;
+    let known: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(name, _)| PARAMETERS.contains(&&**name))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    url.set_query(None);
+    if !known.is_empty() {
+        url.query_pairs_mut().extend_pairs(known);
+    }
+    Ok(url.into())
 }
 
 /// JSON that is kept as it is written.
@@ -176,7 +252,7 @@ fn json(value: &impl Serialize) -> String {
 #[async_trait]
 impl Store for Postgres {
     async fn ping(&self) -> Result<(), StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             tx.query("SELECT 1").execute(tx.on()).await?;
             tx.commit().await
@@ -185,7 +261,7 @@ impl Store for Postgres {
     }
 
     async fn purge(&self, keep: Duration, limit: usize, now: Timestamp) -> Result<bool, StoreError> {
-        bounded(self.purge_rows(keep, limit, now)).await
+        again(|| self.purge_rows(keep, limit, now)).await
     }
 
     async fn close(&self) {
@@ -249,5 +325,25 @@ async fn is_known(tx: &mut Tx, user: &str, now: Timestamp) -> Result<bool, Store
     let sql = "INSERT INTO users (id, created_at, updated_at) SELECT $1, $2, $2
         WHERE NOT EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1) ON CONFLICT DO NOTHING";
     tx.query(sql).bind(user).bind(now).execute(tx.on()).await?;
-    Ok(tx.value("SELECT EXISTS (SELECT 1 FROM users WHERE id = $1)").bind(user).fetch_one(tx.on()).await?)
+    // Whoever is being deleted is waited for.
+    let sql =
+        "SELECT id FROM users WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1) FOR KEY SHARE";
+    let known: Option<String> = tx.value(sql).bind(user).fetch_optional(tx.on()).await?;
+    Ok(known.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_other_libraries_have_put_into_the_address_is_left_out() {
+        for (address, known) in [
+            ("postgres://a:b@db:6543/app?pgbouncer=true&connection_limit=1", "postgres://a:b@db:6543/app"),
+            ("postgres://a:b@db/app?schema=public&sslmode=require", "postgres://a:b@db/app?sslmode=require"),
+            ("postgres://a:b@db/app", "postgres://a:b@db/app"),
+        ] {
+            assert_eq!(known_parameters(address).unwrap(), known);
+        }
+    }
 }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Postgres, Tx, bounded};
+use super::{Postgres, Tx, again};
 use crate::store::sending::Outgoing;
 use crate::store::time::Timestamp;
 use crate::store::{Outbox, StoreError};
@@ -15,7 +15,7 @@ impl Outbox for Postgres {
         locked_until: Timestamp,
         now: Timestamp,
     ) -> Result<Vec<Outgoing>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             forgetful(&mut tx).await?;
             // The schema's own lock: whoever else takes meanwhile would see the events before as free.
@@ -47,7 +47,7 @@ impl Outbox for Postgres {
         if ids.is_empty() {
             return Ok(());
         }
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             forgetful(&mut tx).await?;
             let sql = "UPDATE outbox SET delivered_at = $2 WHERE delivered_at IS NULL AND id = ANY($1)";
@@ -61,7 +61,7 @@ impl Outbox for Postgres {
         if ids.is_empty() {
             return Ok(());
         }
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "UPDATE outbox SET locked_until = NULL WHERE delivered_at IS NULL AND id = ANY($1)";
             tx.query(sql).bind(ids).execute(tx.on()).await?;

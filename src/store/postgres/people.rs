@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{Postgres, Tx, bounded, is_known, json};
+use super::{Postgres, Tx, again, is_known, json};
 use crate::store::people::{Applied, Change, Ended, Inbound, Standing, User};
 use crate::store::time::Timestamp;
 use crate::store::{People, StoreError};
@@ -31,7 +31,7 @@ impl<'r> FromRow<'r, PgRow> for User {
 #[async_trait]
 impl People for Postgres {
     async fn standing(&self, user: &str, session: Option<&str>, org: Option<&str>) -> Result<Standing, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let row = tx.rows("SELECT * FROM users WHERE id = $1").bind(user).fetch_optional(tx.on()).await?;
             let sql = "SELECT EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1),
@@ -46,7 +46,7 @@ impl People for Postgres {
     }
 
     async fn put_user(&self, user: &User, now: Timestamp) -> Result<bool, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let is_put = put_user(&mut tx, user, now).await?;
             tx.commit().await?;
@@ -56,7 +56,7 @@ impl People for Postgres {
     }
 
     async fn apply(&self, inbound: &Inbound<'_>, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "INSERT INTO webhook_events (source, event_id, type, received_at) VALUES ($1, $2, $3, $4)
                 ON CONFLICT DO NOTHING";
@@ -92,7 +92,7 @@ impl People for Postgres {
     }
 
     async fn ended_since(&self, since: Timestamp) -> Result<Vec<Ended>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "SELECT session_id, user_id, ended_at FROM ended_sessions WHERE ended_at >= $1";
             let sessions: Vec<(String, Option<String>, Timestamp)> =
@@ -149,13 +149,15 @@ async fn put_user(tx: &mut Tx, user: &User, now: Timestamp) -> Result<bool, Stor
 }
 
 async fn delete_user(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    // Waits for a row that is being made just now, which would stay otherwise.
+    let sql = "INSERT INTO users (id, created_at, updated_at) VALUES ($1, $2, $2) ON CONFLICT (id) DO UPDATE SET updated_at = $2";
+    tx.query(sql).bind(id).bind(now).execute(tx.on()).await?;
     for sql in [
         "INSERT INTO user_tombstones (id, deleted_at) VALUES ($1, $2) ON CONFLICT DO NOTHING",
         "INSERT INTO ended_users (user_id, ended_at) VALUES ($1, $2) ON CONFLICT (user_id) DO UPDATE SET ended_at = $2",
     ] {
         tx.query(sql).bind(id).bind(now).execute(tx.on()).await?;
     }
-    // First the user, which waits for whatever is being made for it; then the events of that.
     tx.query("DELETE FROM users WHERE id = $1").bind(id).execute(tx.on()).await?;
     tx.query("DELETE FROM outbox WHERE user_id = $1").bind(id).execute(tx.on()).await?;
     Ok(true)

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::types::Json;
 
-use super::{Postgres, bounded, is_known, json};
+use super::{Postgres, again, is_known, json};
 use crate::store::preferences::{Channel, Digest, Preference, Preferences, Settings};
 use crate::store::time::Timestamp;
 use crate::store::{Inbox, StoreError};
@@ -12,7 +12,7 @@ use crate::store::{Inbox, StoreError};
 #[async_trait]
 impl Preferences for Postgres {
     async fn preferences(&self, inbox: Inbox<'_>) -> Result<Vec<Preference>, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "SELECT type, channel, enabled FROM notification_preferences WHERE app_id = $1 AND user_id = $2
                 ORDER BY type, channel";
@@ -33,7 +33,7 @@ impl Preferences for Postgres {
         preferences: &[Preference],
         now: Timestamp,
     ) -> Result<bool, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             if !is_known(&mut tx, inbox.user, now).await? {
                 return Ok(false);
@@ -52,7 +52,7 @@ impl Preferences for Postgres {
     }
 
     async fn settings(&self, inbox: Inbox<'_>) -> Result<Settings, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             let sql = "SELECT timezone, quiet_hours, paused_until, digest FROM notification_settings
                 WHERE app_id = $1 AND user_id = $2";
@@ -68,7 +68,7 @@ impl Preferences for Postgres {
     }
 
     async fn put_settings(&self, inbox: Inbox<'_>, settings: &Settings, now: Timestamp) -> Result<bool, StoreError> {
-        bounded(async {
+        again(|| async {
             let mut tx = self.begin().await?;
             if !is_known(&mut tx, inbox.user, now).await? {
                 return Ok(false);

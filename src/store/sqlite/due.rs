@@ -18,7 +18,10 @@ const A_DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Sqlite {
     pub(super) async fn announce(&self, limit: usize, now: Timestamp) -> Result<usize, StoreError> {
         let mut tx = self.write().await?;
-        let sql = "UPDATE user_notifications SET app_id = $1
+        // One whose group has an open item in the app already is an item of its own there.
+        let sql = "UPDATE user_notifications AS this SET app_id = $1, group_key = CASE WHEN EXISTS (SELECT 1 FROM user_notifications o
+                WHERE o.app_id = $1 AND o.user_id = this.user_id AND o.group_key = this.group_key AND o.read_at IS NULL
+                    AND o.archived_at IS NULL AND o.deleted_at IS NULL) THEN NULL ELSE group_key END
             WHERE app_id = 'default' AND announced_at IS NULL AND deleted_at IS NULL AND visible_at <= $2";
         if self.default_app != "default" {
             sqlx::query(sql).bind(&self.default_app).bind(now).execute(&mut *tx).await?;
