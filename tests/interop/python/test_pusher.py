@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pusher
 import pusher.errors
+from pusher.http import Request
+from pusher.pusher_client import PusherClient
 
 ROOT = Path(__file__).resolve().parents[3]
 BINARY = os.environ.get("HERALD_BINARY") or Path(os.environ.get("CARGO_TARGET_DIR") or ROOT / "target") / "debug" / "herald"
@@ -132,6 +134,19 @@ class PusherLibrary(unittest.TestCase):
         message = subscriber.receive("hello")
         self.assertEqual(message["channel"], "news")
         self.assertEqual(json.loads(message["data"]), {"text": "größer ✓"})
+
+    def test_a_notification_is_created_and_its_repetition_creates_nothing(self):
+        client = PusherClient(**APP, host="127.0.0.1", port=self.herald.port, ssl=False)
+        body = {"to": {"user_ids": ["ann", "bob"]}, "type": "comment.mentioned", "title": "größer ✓", "transaction_id": "t1"}
+        answers = []
+        for _ in range(2):
+            request = Request(client, "POST", f"/apps/{APP['app_id']}/notifications", body)
+            answers.append(client.http.send_request(request))
+        self.assertEqual([(answer["created"], answer["duplicates"]) for answer in answers], [(2, 0), (0, 2)])
+        status = Request(client, "GET", f"/apps/{APP['app_id']}/notifications/t1")
+        self.assertEqual(client.http.send_request(status)["created"], 2)
+        with self.assertRaises(pusher.errors.PusherBadRequest):
+            client.http.send_request(Request(client, "POST", f"/apps/{APP['app_id']}/notifications", {**body, "type": "Wrong"}))
 
     def test_several_channels_at_once(self):
         subscriber = self.subscriber("a", "b")
