@@ -7,7 +7,7 @@ use sqlx::types::Json;
 use sqlx::{Postgres as Database, QueryBuilder, Row as _};
 use uuid::Uuid;
 
-use super::{Postgres, Tx, again, json, lock, next_rev, state, tell};
+use super::{Mode, Postgres, Tx, again, json, lock, next_rev, state, tell};
 use crate::store::action::{Action, MarkAll};
 use crate::store::event::{About, EventName, all_name};
 use crate::store::notification::{
@@ -92,7 +92,7 @@ impl Inboxes for Postgres {
         now: Timestamp,
     ) -> Result<Page, StoreError> {
         again(|| async {
-            let mut tx = self.begin_still().await?;
+            let mut tx = self.begin_as(Mode::Still).await?;
             let mut query = select(inbox);
             push_filter(&mut query, filter, now);
             if let Some(Cursor { visible_at, id }) = after {
@@ -119,7 +119,7 @@ impl Inboxes for Postgres {
         now: Timestamp,
     ) -> Result<Changes, StoreError> {
         again(|| async {
-            let mut tx = self.begin_still().await?;
+            let mut tx = self.begin_as(Mode::Still).await?;
             let state = state(&mut tx, inbox, now).await?;
             let sql = "SELECT purged_rev FROM inbox_state WHERE app_id = $1 AND user_id = $2";
             let purged: Option<i64> = tx.value(sql).bind(inbox.app).bind(inbox.user).fetch_optional(tx.on()).await?;
@@ -150,7 +150,7 @@ impl Inboxes for Postgres {
         now: Timestamp,
     ) -> Result<Option<(Notification, InboxState)>, StoreError> {
         again(|| async {
-            let mut tx = self.begin_still().await?;
+            let mut tx = self.begin_as(Mode::Still).await?;
             let Some(found) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
             let state = state(&mut tx, inbox, now).await?;
             tx.commit().await?;

@@ -4,7 +4,7 @@ use sha2::{Digest as _, Sha256};
 use sqlx::AssertSqlSafe;
 use uuid::Uuid;
 
-use super::{Postgres, Tx};
+use super::{Mode, Postgres, Tx};
 use crate::store::StoreError;
 use crate::store::time::Timestamp;
 
@@ -67,7 +67,7 @@ impl From<MigrationError> for StoreError {
 
 pub(super) async fn run(store: &Postgres, migrate: bool) -> Result<(), MigrationError> {
     let schema = &store.options.schema;
-    let mut tx = store.begin_raw().await?;
+    let mut tx = store.open(Mode::Change).await?;
     if is_current(&applied(&mut tx, schema).await?) {
         return Ok(());
     }

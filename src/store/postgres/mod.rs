@@ -87,7 +87,8 @@ pub struct Options {
 pub struct Postgres {
     pool: PgPool,
     options: Options,
-    begin: String,
+    /// What each transaction begins with.
+    settings: String,
     persistent: bool,
     default_app: String,
     /// Set once the tables are as this Herald needs them.
@@ -112,8 +113,8 @@ impl Postgres {
             .max_connections(options.max_connections)
             .acquire_timeout(ACQUIRE)
             .connect_lazy_with(address);
-        let begin = format!(
-            "BEGIN; SET LOCAL search_path TO {}; SET LOCAL statement_timeout TO {}; SET LOCAL idle_in_transaction_session_timeout TO {}",
+        let settings = format!(
+            "SET LOCAL search_path TO {}; SET LOCAL statement_timeout TO {}; SET LOCAL idle_in_transaction_session_timeout TO {}",
             options.schema,
             STATEMENT.as_millis(),
             STATEMENT.as_millis()
@@ -124,7 +125,7 @@ impl Postgres {
         Ok(Self {
             pool,
             options,
-            begin,
+            settings,
             persistent: !is_pooled,
             default_app: default_app.to_owned(),
             prepared: OnceCell::new(),
@@ -148,24 +149,35 @@ impl Postgres {
     }
 
     async fn begin(&self) -> Result<Tx, StoreError> {
-        if let Err(error) = self.prepare().await {
-            return Err(error.into());
-        }
-        self.begin_raw().await
+        self.begin_as(Mode::Change).await
     }
 
-    /// The same for what is read in several statements, all of one moment.
-    async fn begin_still(&self) -> Result<Tx, StoreError> {
-        let mut tx = self.begin().await?;
-        tx.query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(tx.on()).await?;
-        Ok(tx)
+    async fn begin_as(&self, mode: Mode) -> Result<Tx, StoreError> {
+        self.prepare().await?;
+        self.open(mode).await
     }
 
     /// The same before the tables are known to be there.
-    async fn begin_raw(&self) -> Result<Tx, StoreError> {
-        let transaction = self.pool.begin_with(AssertSqlSafe(self.begin.clone())).await?;
+    async fn open(&self, mode: Mode) -> Result<Tx, StoreError> {
+        let begin = match mode {
+            Mode::Still => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            Mode::Change | Mode::Forgetful => "BEGIN",
+        };
+        let more = if mode == Mode::Forgetful { "; SET LOCAL synchronous_commit TO off" } else { "" };
+        let transaction = self.pool.begin_with(AssertSqlSafe(format!("{begin}; {}{more}", self.settings))).await?;
         Ok(Tx { transaction, persistent: self.persistent })
     }
+}
+
+/// What a transaction is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// To change something, or to read with one statement.
+    Change,
+    /// To read with several statements, all of one moment.
+    Still,
+    /// It need not be on the disk when it is over: what a crash of the database takes back is done once more.
+    Forgetful,
 }
 
 /// A transaction, and how statements are sent in it.

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use super::{Postgres, Tx, again};
+use super::{Mode, Postgres, again};
 use crate::store::sending::Outgoing;
 use crate::store::time::Timestamp;
 use crate::store::{Outbox, StoreError};
@@ -16,8 +16,7 @@ impl Outbox for Postgres {
         now: Timestamp,
     ) -> Result<Vec<Outgoing>, StoreError> {
         again(|| async {
-            let mut tx = self.begin().await?;
-            forgetful(&mut tx).await?;
+            let mut tx = self.begin_as(Mode::Forgetful).await?;
             // The schema's own lock: whoever else takes meanwhile would see the events before as free.
             let sql = "SELECT pg_advisory_xact_lock(hashtext(current_schema()), 1)";
             tx.query(sql).execute(tx.on()).await?;
@@ -48,8 +47,7 @@ impl Outbox for Postgres {
             return Ok(());
         }
         again(|| async {
-            let mut tx = self.begin().await?;
-            forgetful(&mut tx).await?;
+            let mut tx = self.begin_as(Mode::Forgetful).await?;
             let sql = "UPDATE outbox SET delivered_at = $2 WHERE delivered_at IS NULL AND id = ANY($1)";
             tx.query(sql).bind(ids).bind(now).execute(tx.on()).await?;
             tx.commit().await
@@ -69,10 +67,4 @@ impl Outbox for Postgres {
         })
         .await
     }
-}
-
-/// This transaction need not be on the disk when it is over: what it loses in a crash of the database is done once more.
-async fn forgetful(tx: &mut Tx) -> Result<(), StoreError> {
-    tx.query("SET LOCAL synchronous_commit TO off").execute(tx.on()).await?;
-    Ok(())
 }
