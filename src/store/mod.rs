@@ -35,7 +35,9 @@ pub use error::StoreError;
 
 use action::{Action, MarkAll};
 use jobs::Jobs;
-use notification::{Acted, ActedOnMany, Changes, Cursor, Filter, InboxState, Notification, Page, Since};
+#[cfg(doc)]
+use notification::Counts;
+use notification::{Acted, ActedOnMany, BySeverity, Changes, Cursor, Filter, InboxState, Notification, Page, Since};
 use people::{Applied, Change, Ended, Inbound, Standing, User};
 use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
@@ -97,6 +99,9 @@ pub trait Inboxes {
 
     /// Where an inbox stands.
     async fn state(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<InboxState, StoreError>;
+
+    /// The unread ones by severity, counted as [`Counts::unread`], and where the inbox stands.
+    async fn by_severity(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<(BySeverity, InboxState), StoreError>;
 
     /// A page of the notifications that `filter` means, newest first by `visible_at` and id.
     async fn list(

@@ -124,6 +124,35 @@ pub struct Counts {
     pub unseen: i64,
 }
 
+/// How many unread ones of each severity there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BySeverity {
+    /// See [`Severity::Low`].
+    pub low: i64,
+    /// See [`Severity::Normal`].
+    pub normal: i64,
+    /// See [`Severity::High`].
+    pub high: i64,
+    /// See [`Severity::Critical`].
+    pub critical: i64,
+}
+
+impl FromIterator<(String, i64)> for BySeverity {
+    fn from_iter<I: IntoIterator<Item = (String, i64)>>(counted: I) -> Self {
+        let mut by_severity = Self::default();
+        for (severity, count) in counted {
+            match Severity::parse(&severity) {
+                Some(Severity::Low) => by_severity.low = count,
+                Some(Severity::Normal) => by_severity.normal = count,
+                Some(Severity::High) => by_severity.high = count,
+                Some(Severity::Critical) => by_severity.critical = count,
+                None => {}
+            }
+        }
+        by_severity
+    }
+}
+
 impl Counts {
     /// Where counting ends.
     pub const MOST: i64 = 1_000;

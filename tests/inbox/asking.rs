@@ -49,7 +49,8 @@ async fn counts_are_answered_again_only_when_something_changed() {
     let herald = Herald::start(&auth("")).await;
     notify(&herald, &["user_ann"], "Hello").await;
     let counts = ask(&herald, "user_ann", "GET", "/v1/inbox/counts", &NOTHING).await;
-    assert_eq!(counts.ok(), json!({ "unread": 1, "unseen": 1, "rev": 1 }));
+    let by_severity = json!({ "low": 0, "normal": 1, "high": 0, "critical": 0 });
+    assert_eq!(counts.ok(), json!({ "unread": 1, "unseen": 1, "by_severity": by_severity, "rev": 1 }));
     let authorization = format!("Authorization: Bearer {}", token("user_ann", &json!({})));
     let known = format!("If-None-Match: {}", counts.headers["etag"]);
     let again = request(&herald, "GET", "/v1/inbox/counts", &[&authorization, &known], "").await;

@@ -4,12 +4,13 @@ use std::collections::HashSet;
 
 use herald::store::Inbox;
 use herald::store::action::{Action, MarkAll};
-use herald::store::notification::{Archived, Filter, Since, Snoozed, Status};
+use herald::store::notification::{Archived, BySeverity, Draft, Filter, Severity, Since, Snoozed, Status};
 use uuid::Uuid;
 
 use super::support::{ANN, Fixture, draft, numbers, titles};
 
 over_both! {
+    unread_ones_are_counted_by_severity,
     whoever_was_never_heard_of_may_mark_all_of_nothing,
     every_action_changes_what_it_says_takes_a_revision_and_tells_once,
     what_was_done_can_be_undone,
@@ -164,4 +165,17 @@ async fn whoever_was_never_heard_of_may_mark_all_of_nothing(db: Fixture) {
         let (marked, state) = db.store.mark_all(ANN, action, 0, &Filter::default(), db.at(1)).await.unwrap();
         assert_eq!((marked, numbers(state)), (0, (0, 0, 0)));
     }
+}
+
+async fn unread_ones_are_counted_by_severity(db: Fixture) {
+    for (id, severity) in
+        [("a", Severity::High), ("b", Severity::High), ("c", Severity::Low), ("d", Severity::Critical)]
+    {
+        db.create(id, &[ANN.user], &Draft { severity, ..draft(id) }, 1).await;
+    }
+    let read = db.list(&Filter { severity: Some(Severity::Critical), ..Filter::default() }, 2).await[0].id;
+    db.store.act(ANN, read, &[Action::Read], db.at(3)).await.unwrap();
+    let (by_severity, state) = db.store.by_severity(ANN, db.at(4)).await.unwrap();
+    assert_eq!(by_severity, BySeverity { low: 1, normal: 0, high: 2, critical: 0 });
+    assert_eq!(numbers(state), (5, 3, 3));
 }

@@ -112,14 +112,15 @@ pub async fn page(parts: &Parts, inbox: Inbox<'_>, query: &str, now: Timestamp) 
 /// See [`Fault`].
 pub async fn counts(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, head) = begin(&parts, request).await?;
-    let InboxState { rev, counts } = parts.notifications()?.store.state(mine.inbox(), mine.now).await?;
+    let store = &parts.notifications()?.store;
+    let (by_severity, InboxState { rev, counts }) = store.by_severity(mine.inbox(), mine.now).await?;
     let tag = format!("\"{rev}\"");
     let known = head.headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let headers = [(header::ETAG, tag.clone()), (header::CACHE_CONTROL, "private, no-cache".to_owned())];
     if known == Some(tag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let counts = json!({ "unread": counts.unread, "unseen": counts.unseen, "rev": rev });
+    let counts = json!({ "unread": counts.unread, "unseen": counts.unseen, "by_severity": by_severity, "rev": rev });
     Ok((StatusCode::OK, headers, Json(counts)).into_response())
 }
 

@@ -11,8 +11,8 @@ use super::{Mode, Postgres, Tx, again, json, lock, next_rev, state, tell};
 use crate::store::action::{Action, MarkAll};
 use crate::store::event::{About, EventName, all_name};
 use crate::store::notification::{
-    Acted, ActedOnMany, Archived, Changes, Cursor, Draft, Filter, InboxState, Notification, Page, Severity, Since,
-    Snoozed, Status,
+    Acted, ActedOnMany, Archived, BySeverity, Changes, Counts, Cursor, Draft, Filter, InboxState, Notification, Page,
+    Severity, Since, Snoozed, Status,
 };
 use crate::store::sending::{Create, Created};
 use crate::store::time::Timestamp;
@@ -79,6 +79,21 @@ impl Inboxes for Postgres {
             let state = state(&mut tx, inbox, now).await?;
             tx.commit().await?;
             Ok(state)
+        })
+        .await
+    }
+
+    async fn by_severity(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<(BySeverity, InboxState), StoreError> {
+        again(|| async {
+            let mut tx = self.begin_as(Mode::Still).await?;
+            let sql = "SELECT severity, count(*) FROM (SELECT severity FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
+                AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            ORDER BY visible_at DESC LIMIT $4) unread GROUP BY severity";
+            let query = tx.rows(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);
+            let counted: Vec<(String, i64)> = query.fetch_all(tx.on()).await?;
+            let state = state(&mut tx, inbox, now).await?;
+            tx.commit().await?;
+            Ok((counted.into_iter().collect(), state))
         })
         .await
     }

@@ -11,8 +11,8 @@ use super::{Sqlite, next_rev, state, tell};
 use crate::store::action::{Action, MarkAll};
 use crate::store::event::{About, EventName, all_name};
 use crate::store::notification::{
-    Acted, ActedOnMany, Archived, Changes, Cursor, Draft, Filter, InboxState, Notification, Page, Severity, Since,
-    Snoozed, Status,
+    Acted, ActedOnMany, Archived, BySeverity, Changes, Counts, Cursor, Draft, Filter, InboxState, Notification, Page,
+    Severity, Since, Snoozed, Status,
 };
 use crate::store::sending::{Create, Created};
 use crate::store::time::Timestamp;
@@ -76,6 +76,16 @@ impl Inboxes for Sqlite {
 
     async fn state(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<InboxState, StoreError> {
         state(&mut *self.read().await?, inbox, now).await
+    }
+
+    async fn by_severity(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<(BySeverity, InboxState), StoreError> {
+        let mut tx = self.read().await?;
+        let sql = "SELECT severity, count(*) FROM (SELECT severity FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
+                AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            ORDER BY visible_at DESC LIMIT $4) GROUP BY severity";
+        let query = sqlx::query_as(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);
+        let counted: Vec<(String, i64)> = query.fetch_all(&mut *tx).await?;
+        Ok((counted.into_iter().collect(), state(&mut tx, inbox, now).await?))
     }
 
     async fn list(
