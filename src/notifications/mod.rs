@@ -17,6 +17,8 @@ pub mod wish;
 use std::sync::Arc;
 use std::time::Duration;
 
+use herald_protocol::json::quoted;
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,8 +29,6 @@ use crate::sessions;
 use crate::store::{Store, StoreError};
 use create::Defaults;
 use fanout::Fanout;
-use herald_protocol::json::quoted;
-use serde_json::Value;
 
 /// How often is looked for what nobody has given a sign of.
 const TICK: Duration = Duration::from_secs(1);
