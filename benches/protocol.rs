@@ -76,7 +76,7 @@ fn fan_out(c: &mut Criterion) {
     let apps = Apps::new(vec![app]);
     let app = apps.by_id("app-id").unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let webhooks = Webhooks::start(&apps, &herald::outgoing::client().unwrap(), folder.path());
+    let webhooks = Webhooks::start(&apps, &herald::outgoing::Outgoing::new().unwrap(), folder.path());
     let node = Arc::new(Node::new(&apps, &webhooks, false));
     let hub = Hub { cluster: Arc::new(Local::new(Arc::clone(&node))), node };
     let (channel, data) = (ChannelName::parse(CHANNEL, 164).unwrap(), data());

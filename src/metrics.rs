@@ -5,6 +5,7 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use dashmap::DashMap;
 use metrics::{Counter, Histogram, SharedString};
@@ -20,6 +21,7 @@ macro_rules! metrics {
         counters: $($(#[doc = $doc:literal])+ $counter:ident = $name:literal;)+
         labelled: $($(#[doc = $l_doc:literal])+ $function:ident($($label:ident),+) = $l_name:literal;)+
         histograms: $($(#[doc = $h_doc:literal])+ $histogram:ident = $h_name:literal;)+
+        labelled histograms: $($(#[doc = $s_doc:literal])+ $span:ident($s_label:ident) = $s_name:literal;)+
         gauges: $($(#[doc = $g_doc:literal])+ $gauge:ident($($g_label:ident),*) = $g_name:literal;)+
     ) => {
         $($(#[doc = $t_doc])+ pub static $tally: Tally = Tally::new();)+
@@ -35,6 +37,9 @@ macro_rules! metrics {
             KNOWN.insert(labels, counter);
         })+
         $($(#[doc = $h_doc])+ pub static $histogram: LazyLock<Histogram> = LazyLock::new(|| ::metrics::histogram!($h_name));)+
+        $($(#[doc = $s_doc])+ pub fn $span($s_label: &'static str, took: Duration) {
+            ::metrics::histogram!($s_name, stringify!($s_label) => $s_label).record(took);
+        })+
         $($(#[doc = $g_doc])+ pub fn $gauge($($g_label: impl Into<SharedString>,)* value: usize) {
             ::metrics::gauge!($g_name, $(stringify!($g_label) => $g_label.into()),*).set(value as f64);
         })+
@@ -45,6 +50,7 @@ macro_rules! metrics {
             $(($name, "counter", "", &[$($doc),+]),)+
             $(($l_name, "counter", concat!($(stringify!($label), " "),+), &[$($l_doc),+]),)+
             $(($h_name, "histogram", "", &[$($h_doc),+]),)+
+            $(($s_name, "histogram", stringify!($s_label), &[$($s_doc),+]),)+
             $(($g_name, "gauge", concat!($(stringify!($g_label), " "),*), &[$($g_doc),+]),)+
         ];
 
@@ -105,6 +111,8 @@ metrics! {
     webhook_sent(result) = "herald_webhooks_total";
     /// Calls to third parties, by service and outcome: answered, failed, or rejected because it has failed too often lately.
     outgoing_call(service, outcome) = "herald_outgoing_calls_total";
+    /// Changes of the breaker before a third party, by service and what it is from then on: open (it is not asked), half_open (it is tried), closed.
+    outgoing_state(service, state) = "herald_outgoing_breaker_changes_total";
     /// HTTP requests, by route and status.
     http_request(route, status) = "herald_http_requests_total";
     histograms:
@@ -114,8 +122,9 @@ metrics! {
     REDIS_ROUND_TRIP = "herald_redis_round_trip_seconds";
     /// Seconds from publishing in Redis to the arrival at a subscribed node; measured with this node's own signs of life.
     CLUSTER_LAG = "herald_cluster_lag_seconds";
-    /// Seconds that a call to a third party took, until the answer was there or given up.
-    OUTGOING_SECONDS = "herald_outgoing_seconds";
+    labelled histograms:
+    /// Seconds that a call to a third party took, until the answer was there or given up, by service.
+    outgoing_took(service) = "herald_outgoing_seconds";
     gauges:
     /// Open connections.
     connections() = "herald_connections";
@@ -135,6 +144,8 @@ metrics! {
     longest_queue() = "herald_longest_queue_messages";
     /// Events for webhooks that wait to be delivered.
     webhook_queue() = "herald_webhook_queue_events";
+    /// Third parties that are not asked at the moment because they have failed too often, or are only being tried, by service.
+    outgoing_not_asked(service) = "herald_outgoing_not_asked";
     /// 1 while the cluster is reached (or there is none), 0 while Redis is away.
     cluster_reached() = "herald_cluster_reached";
     /// Parts of the cluster (one on a single Redis, 16 on a Redis Cluster) whose webhooks, dead nodes and due departures this node looks after.

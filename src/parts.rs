@@ -14,6 +14,7 @@ use crate::hub::Hub;
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::notifications::Notifications;
+use crate::outgoing::Outgoing;
 use crate::webhooks::Webhooks;
 
 /// What every request and connection may use.
@@ -27,6 +28,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// What goes to the apps' backends.
     pub webhooks: Webhooks,
+    /// What third parties are asked with.
+    pub outgoing: Outgoing,
     /// Who says who users are, if anybody does.
     pub identity: Option<Provider>,
     /// The inboxes, unless their database could not be opened.

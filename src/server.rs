@@ -67,7 +67,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
     let outgoing = Outgoing::new()?;
-    let webhooks = Webhooks::start(&apps, &outgoing.client, &config.server.data_dir);
+    let webhooks = Webhooks::start(&apps, &outgoing, &config.server.data_dir);
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {
         None => Arc::new(Local::new(Arc::clone(&node))),
@@ -90,6 +90,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
+        outgoing,
         identity,
         notifications,
         ready: AtomicBool::new(true),

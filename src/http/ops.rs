@@ -75,6 +75,9 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     metrics::webhook_queue(parts.webhooks.waiting());
     metrics::cluster_reached(usize::from(parts.hub.cluster.trouble().is_none()));
     metrics::owned_buckets(parts.hub.cluster.owned_buckets());
+    for (service, count) in parts.outgoing.not_asked() {
+        metrics::outgoing_not_asked(service, count);
+    }
     metrics::ready(usize::from(parts.is_ready()));
     for app in parts.apps.iter() {
         let room = parts.hub.node.room(app);

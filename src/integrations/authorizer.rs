@@ -3,6 +3,7 @@
 //!
 //! The request is signed as webhooks are, so that any Pusher server library tells the app that it is Herald who asks.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -22,7 +23,7 @@ const MAX_BYTES: usize = 64 * 1024;
 pub struct Authorizer {
     url: Url,
     within: Duration,
-    service: Service,
+    service: Arc<Service>,
 }
 
 /// What the app has said.

@@ -32,7 +32,7 @@ const MAX_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub struct Jwks {
     source: Source,
-    service: Service,
+    service: Arc<Service>,
     algorithms: Vec<Algorithm>,
     /// Whether a token that names no key gets the only one there is.
     lone: bool,
@@ -72,7 +72,7 @@ pub struct NoKeys;
 impl Jwks {
     /// A key set; nothing is fetched before somebody asks for a key.
     #[must_use]
-    pub fn new(source: Source, service: Service, algorithms: Vec<Algorithm>) -> Self {
+    pub fn new(source: Source, service: Arc<Service>, algorithms: Vec<Algorithm>) -> Self {
         let lone = matches!(source, Source::Issuer(_));
         Self { source, service, algorithms, lone, loaded: ArcSwapOption::empty(), fetching: Mutex::default() }
     }

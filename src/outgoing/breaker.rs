@@ -8,13 +8,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::metrics;
+
 /// When it opens and closes.
 #[derive(Clone, Copy, Debug)]
 pub struct Thresholds {
     /// Failures in a row that open it.
     pub failures: u32,
-    /// How long it stays open.
+    /// How long it stays open: so long at first, doubled up to the longest with each trial that fails.
     pub open: Duration,
+    /// See [`Thresholds::open`].
+    pub longest_open: Duration,
     /// Calls at once while it is tried.
     pub probes: u32,
     /// Successes that close it then.
@@ -23,7 +27,8 @@ pub struct Thresholds {
 
 impl Default for Thresholds {
     fn default() -> Self {
-        Self { failures: 5, open: Duration::from_secs(30), probes: 1, successes: 1 }
+        let open = Duration::from_secs(30);
+        Self { failures: 5, open, longest_open: open, probes: 1, successes: 1 }
     }
 }
 
@@ -53,6 +58,8 @@ impl State {
 /// See the module.
 #[derive(Debug)]
 pub struct Breaker {
+    /// Whose, in metrics.
+    name: &'static str,
     thresholds: Thresholds,
     inner: Mutex<Inner>,
 }
@@ -61,6 +68,10 @@ pub struct Breaker {
 struct Inner {
     phase: Phase,
     generation: u64,
+    /// How long it stays open the next time.
+    open: Duration,
+    /// However that is, not longer.
+    at_most: Duration,
     /// The service has asked not to be called until then.
     not_before: Option<Instant>,
 }
@@ -68,7 +79,7 @@ struct Inner {
 #[derive(Debug)]
 enum Phase {
     Closed { failures: u32 },
-    Open { since: Instant },
+    Open { since: Instant, period: Duration },
     HalfOpen { under_way: u32, successes: u32 },
 }
 
@@ -87,9 +98,15 @@ pub struct Rejected(pub Duration);
 impl Breaker {
     /// Closed.
     #[must_use]
-    pub const fn new(thresholds: Thresholds) -> Self {
-        let inner = Inner { phase: Phase::Closed { failures: 0 }, generation: 0, not_before: None };
-        Self { thresholds, inner: Mutex::new(inner) }
+    pub const fn new(name: &'static str, thresholds: Thresholds) -> Self {
+        let inner = Inner {
+            phase: Phase::Closed { failures: 0 },
+            generation: 0,
+            open: thresholds.open,
+            at_most: Duration::MAX,
+            not_before: None,
+        };
+        Self { name, thresholds, inner: Mutex::new(inner) }
     }
 
     /// Lets a call through, or not.
@@ -101,12 +118,12 @@ impl Breaker {
         if let Some(at) = inner.not_before.filter(|at| *at > now) {
             return Err(Rejected(at - now));
         }
-        if let Phase::Open { since } = inner.phase {
-            let left = self.thresholds.open.saturating_sub(now.saturating_duration_since(since));
+        if let Phase::Open { since, period } = inner.phase {
+            let left = period.min(inner.at_most).saturating_sub(now.saturating_duration_since(since));
             if !left.is_zero() {
                 return Err(Rejected(left));
             }
-            inner.enter(Phase::HalfOpen { under_way: 0, successes: 0 });
+            self.enter(&mut inner, Phase::HalfOpen { under_way: 0, successes: 0 });
         }
         if let Phase::HalfOpen { under_way, .. } = &mut inner.phase {
             if *under_way >= self.thresholds.probes {
@@ -120,11 +137,7 @@ impl Breaker {
     /// Whether calls are let through.
     #[must_use]
     pub fn state(&self) -> State {
-        match self.inner.lock().phase {
-            Phase::Closed { .. } => State::Closed,
-            Phase::Open { .. } => State::Open,
-            Phase::HalfOpen { .. } => State::HalfOpen,
-        }
+        self.inner.lock().phase.state()
     }
 
     /// Lets no call through until then, whatever its state: the service has asked for that.
@@ -132,12 +145,32 @@ impl Breaker {
         let mut inner = self.inner.lock();
         inner.not_before = inner.not_before.max(Some(until));
     }
+
+    /// From now on it is not open for longer than that, now neither.
+    pub fn hurry(&self, at_most: Duration) {
+        self.inner.lock().at_most = at_most;
+    }
+
+    fn enter(&self, inner: &mut Inner, phase: Phase) {
+        metrics::outgoing_state(self.name, phase.state().as_str());
+        inner.phase = phase;
+        inner.generation += 1;
+    }
+
+    fn open(&self, inner: &mut Inner, now: Instant) {
+        let period = inner.open;
+        inner.open = period.saturating_mul(2).min(self.thresholds.longest_open);
+        self.enter(inner, Phase::Open { since: now, period });
+    }
 }
 
-impl Inner {
-    fn enter(&mut self, phase: Phase) {
-        self.phase = phase;
-        self.generation += 1;
+impl Phase {
+    const fn state(&self) -> State {
+        match self {
+            Self::Closed { .. } => State::Closed,
+            Self::Open { .. } => State::Open,
+            Self::HalfOpen { .. } => State::HalfOpen,
+        }
     }
 }
 
@@ -155,7 +188,8 @@ impl Permit<'_> {
                 *under_way = under_way.saturating_sub(1);
                 *successes += 1;
                 if *successes >= self.breaker.thresholds.successes {
-                    inner.enter(Phase::Closed { failures: 0 });
+                    inner.open = self.breaker.thresholds.open;
+                    self.breaker.enter(&mut inner, Phase::Closed { failures: 0 });
                 }
             }
             Phase::Open { .. } => {}
@@ -173,10 +207,10 @@ impl Permit<'_> {
             Phase::Closed { failures } => {
                 *failures += 1;
                 if *failures >= self.breaker.thresholds.failures {
-                    inner.enter(Phase::Open { since: now });
+                    self.breaker.open(&mut inner, now);
                 }
             }
-            Phase::HalfOpen { .. } => inner.enter(Phase::Open { since: now }),
+            Phase::HalfOpen { .. } => self.breaker.open(&mut inner, now),
             Phase::Open { .. } => {}
         }
     }
@@ -210,9 +244,11 @@ mod tests {
         let origin = Instant::now();
         for scenario in vectors["scenarios"].as_array().unwrap() {
             let number = |name: &str| scenario["config"][name].as_u64().unwrap();
-            let breaker = Breaker::new(Thresholds {
+            let open = Duration::from_millis(number("open_ms"));
+            let breaker = Breaker::new("test", Thresholds {
                 failures: number("failure_threshold") as u32,
-                open: Duration::from_millis(number("open_ms")),
+                open,
+                longest_open: open,
                 probes: number("half_open_max_calls") as u32,
                 successes: number("successes_to_close") as u32,
             });
@@ -244,10 +280,30 @@ mod tests {
 
     #[test]
     fn a_service_that_asks_for_a_pause_gets_it() {
-        let (breaker, now) = (Breaker::new(Thresholds::default()), Instant::now());
+        let (breaker, now) = (Breaker::new("test", Thresholds::default()), Instant::now());
         breaker.postpone(now + Duration::from_secs(7));
         breaker.postpone(now + Duration::from_secs(3));
         assert_eq!(breaker.acquire(now).unwrap_err(), Rejected(Duration::from_secs(7)));
         assert!(breaker.acquire(now + Duration::from_secs(7)).is_ok());
+    }
+    #[test]
+    fn each_trial_that_fails_doubles_how_long_it_is_open_unless_there_is_no_time() {
+        let [open, longest_open] = [1, 3].map(Duration::from_secs);
+        let breaker = Breaker::new("test", Thresholds { failures: 1, open, longest_open, ..Thresholds::default() });
+        let mut now = Instant::now();
+        breaker.acquire(now).unwrap().failed(now);
+        for seconds in [1, 2, 3, 3] {
+            let open = Duration::from_secs(seconds);
+            assert_eq!(breaker.acquire(now).unwrap_err(), Rejected(open));
+            now += open;
+            breaker.acquire(now).unwrap().failed(now);
+        }
+        breaker.hurry(Duration::from_millis(100));
+        assert_eq!(breaker.acquire(now).unwrap_err(), Rejected(Duration::from_millis(100)));
+        now += Duration::from_millis(100);
+        breaker.acquire(now).unwrap().succeeded();
+        breaker.acquire(now).unwrap().failed(now);
+        breaker.hurry(Duration::MAX);
+        assert_eq!(breaker.acquire(now).unwrap_err(), Rejected(open), "it had been well in between");
     }
 }

@@ -4,11 +4,14 @@
 pub mod breaker;
 pub mod service;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use parking_lot::Mutex;
 
-use breaker::Thresholds;
+use breaker::{State, Thresholds};
 use service::Service;
 
 /// How long a third party may take to answer.
@@ -17,8 +20,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// What third parties are asked with.
 #[derive(Clone, Debug)]
 pub struct Outgoing {
-    /// The one client.
-    pub client: reqwest::Client,
+    client: reqwest::Client,
+    services: Arc<Mutex<Vec<Weak<Service>>>>,
 }
 
 impl Outgoing {
@@ -27,13 +30,31 @@ impl Outgoing {
     /// # Errors
     /// When the machine's certificates cannot be read.
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { client: client()? })
+        Ok(Self { client: client()?, services: Arc::default() })
     }
 
     /// One kind of what is asked of a third party, under this name in metrics.
     #[must_use]
-    pub fn service(&self, name: &'static str) -> Service {
-        Service::new(name, self.client.clone(), Thresholds::default())
+    pub fn service(&self, name: &'static str) -> Arc<Service> {
+        self.service_that_opens(name, Thresholds::default())
+    }
+
+    /// The same, with a breaker that opens and closes at these.
+    #[must_use]
+    pub fn service_that_opens(&self, name: &'static str, thresholds: Thresholds) -> Arc<Service> {
+        let service = Arc::new(Service::new(name, self.client.clone(), thresholds));
+        self.services.lock().push(Arc::downgrade(&service));
+        service
+    }
+
+    /// How many of the services of each name are not asked at the moment, or are only being tried.
+    #[must_use]
+    pub fn not_asked(&self) -> BTreeMap<&'static str, usize> {
+        let mut found = BTreeMap::new();
+        for service in self.services.lock().iter().filter_map(Weak::upgrade) {
+            *found.entry(service.name).or_default() += usize::from(service.state() != State::Closed);
+        }
+        found
     }
 }
 

@@ -1,5 +1,5 @@
 //! A third party, and one kind of what is asked of it: every call has a time-out, a bound on the answer, and the breaker before it; those
-//! that may be repeated are tried again after a random pause (section 6).
+//! that may be repeated are tried again after a random pause (section 6). Work that can wait, such as a webhook, waits for the breaker.
 
 use std::time::{Duration, Instant};
 
@@ -7,8 +7,9 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, StatusCode, header};
 use rand::RngExt as _;
 use reqwest::{Client, Request, RequestBuilder};
+use tokio::sync::{Notify, Semaphore};
 
-use super::breaker::{Breaker, Rejected, State, Thresholds};
+use super::breaker::{Breaker, Permit, Rejected, State, Thresholds};
 use crate::metrics;
 
 /// Attempts of a call that may be repeated.
@@ -26,6 +27,10 @@ pub struct Service {
     pub name: &'static str,
     client: Client,
     breaker: Breaker,
+    /// Something has changed for whoever waits for the breaker.
+    changed: Notify,
+    /// Whoever waits does so in order: a place for the first.
+    turn: Semaphore,
 }
 
 /// What a call may take.
@@ -33,7 +38,7 @@ pub struct Service {
 pub struct Limits {
     /// How long an attempt may take, answer and all.
     pub within: Duration,
-    /// Bytes of the answer.
+    /// Bytes of the answer; 0 if only its status counts, then the rest of it is not waited for.
     pub bytes: usize,
 }
 
@@ -76,7 +81,8 @@ pub enum CallError {
 
 impl Service {
     pub(super) const fn new(name: &'static str, client: Client, thresholds: Thresholds) -> Self {
-        Self { name, client, breaker: Breaker::new(thresholds) }
+        let breaker = Breaker::new(name, thresholds);
+        Self { name, client, breaker, changed: Notify::const_new(), turn: Semaphore::const_new(1) }
     }
 
     /// Whether it is asked at the moment.
@@ -125,6 +131,48 @@ impl Service {
             metrics::outgoing_call(self.name, "rejected");
             CallError::Rejected(left)
         })?;
+        self.exchange(permit, request, limits).await
+    }
+
+    /// Sends one request, once the service may be asked: for work that waits, which a breaker postpones and does not fail.
+    ///
+    /// # Errors
+    /// See [`CallError`], but it is never `Rejected`.
+    pub async fn send_when_admitted(
+        &self,
+        request: impl Fn(&Client) -> RequestBuilder,
+        limits: Limits,
+    ) -> Result<Answer, CallError> {
+        let request = request(&self.client).build().map_err(|error| CallError::Unreachable(cause(&error)))?;
+        let permit = self.admitted().await;
+        self.exchange(permit, request, limits).await
+    }
+
+    async fn admitted(&self) -> Permit<'_> {
+        // It is never closed, and whoever gets no turn may ask all the same.
+        let _turn = self.turn.acquire().await;
+        loop {
+            let changed = self.changed.notified();
+            match self.breaker.acquire(Instant::now()) {
+                Ok(permit) => return permit,
+                // Whatever has changed: the breaker knows.
+                Err(Rejected(left)) => _ = tokio::time::timeout(left, changed).await,
+            }
+        }
+    }
+
+    /// Is not asked for so long: it wants that itself.
+    pub fn postpone(&self, wish: Duration) {
+        self.breaker.postpone(Instant::now() + wish.min(LONGEST_WISH));
+    }
+
+    /// From now on waits at most so long for a service that fails, but as long as ever if that asks for it: there is not much time left.
+    pub fn hurry(&self, at_most: Duration) {
+        self.breaker.hurry(at_most);
+        self.changed.notify_waiters();
+    }
+
+    async fn exchange(&self, permit: Permit<'_>, request: Request, limits: Limits) -> Result<Answer, CallError> {
         let begun = Instant::now();
         let answered = tokio::time::timeout(limits.within, receive(&self.client, request, limits.bytes)).await;
         let answered = answered.unwrap_or(Err(CallError::TimedOut(limits.within)));
@@ -136,16 +184,17 @@ impl Service {
             && is_failure
             && let Some(wish) = retry_after(&answer.headers)
         {
-            self.breaker.postpone(Instant::now() + wish.min(LONGEST_WISH));
+            self.postpone(wish);
         }
         if is_failure {
             permit.failed(Instant::now());
         } else {
             permit.succeeded();
         }
+        self.changed.notify_waiters();
         let outcome = if is_failure { "failed" } else { "answered" };
         metrics::outgoing_call(self.name, outcome);
-        metrics::OUTGOING_SECONDS.record(begun.elapsed());
+        metrics::outgoing_took(self.name, begun.elapsed());
         answered
     }
 }
@@ -154,7 +203,9 @@ async fn receive(client: &Client, request: Request, most: usize) -> Result<Answe
     let unreachable = |error: reqwest::Error| CallError::Unreachable(cause(&error));
     let mut response = client.execute(request).await.map_err(unreachable)?;
     let mut body = Vec::new();
-    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+    while most > 0
+        && let Some(chunk) = response.chunk().await.map_err(unreachable)?
+    {
         if body.len() + chunk.len() > most {
             return Err(CallError::TooLarge(most));
         }
@@ -168,9 +219,10 @@ fn is_passing(status: StatusCode) -> bool {
     status.is_server_error() || matches!(status.as_u16(), 408 | 420 | 429)
 }
 
-/// How long a service wants to be left alone, where it says so in seconds.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok().map(Duration::from_secs)
+/// How long a service wants to be left alone, where it says so in seconds: one that sends a date is tried at the usual pace.
+#[must_use]
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
 }
 
 fn pause(attempt: u32) -> Duration {
@@ -275,6 +327,60 @@ mod tests {
         let secret = "http://user:hunter2@127.0.0.1:1/token-hunter2";
         let error = service.send(|client| client.get(secret), LIMITS, Retry::Never).await.unwrap_err().to_string();
         assert!(error.contains("refused") && !error.contains("hunter2") && !error.contains("127.0.0.1"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn work_that_waits_is_postponed_and_goes_on_in_its_order() {
+        let mut answers = vec![answer("500 Oops", "", ""); 4];
+        answers.extend(vec![answer("200 OK", "", ""); 3]);
+        let (service, url, asked) = service(answers).await;
+        let order = parking_lot::Mutex::new(Vec::new());
+        let call = async |name: usize| {
+            let told = service.send_when_admitted(|client| client.post(&url), Limits { bytes: 0, ..LIMITS }).await;
+            order.lock().push((name, told.unwrap().status.as_u16()));
+        };
+        for name in 0..3 {
+            call(name).await;
+        }
+        assert_eq!(service.state(), State::Open);
+        tokio::join!(call(3), call(4), call(5), call(6));
+        let found: Vec<_> = order.lock().iter().copied().skip(3).collect();
+        assert_eq!(found[..2], [(3, 500), (4, 200)], "one is tried after the other");
+        assert_eq!((found.len(), asked.load(Ordering::SeqCst)), (4, 7));
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_hurries_at_the_end_unless_the_service_wants_to_be_left_alone() {
+        let ok = answer("200 OK", "", "");
+        let (service, url, _) = service(vec![answer("500 Oops", "", ""), ok.clone(), ok]).await;
+        let breaker = Thresholds { failures: 1, open: Duration::from_secs(600), ..Thresholds::default() };
+        let service = Service { breaker: Breaker::new("test", breaker), ..service };
+        let call = || service.send_when_admitted(|client| client.post(&url), LIMITS);
+        call().await.unwrap();
+        let (told, ()) = tokio::join!(call(), async {
+            tokio::task::yield_now().await;
+            service.hurry(Duration::from_millis(10));
+        });
+        assert_eq!(told.unwrap().status.as_u16(), 200);
+        service.postpone(Duration::from_millis(300));
+        let begun = Instant::now();
+        call().await.unwrap();
+        assert!(begun.elapsed() >= Duration::from_millis(300));
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds() {
+        for (value, expected) in [
+            ("3", Some(Duration::from_secs(3))),
+            (" 0 ", Some(Duration::ZERO)),
+            ("-1", None),
+            ("1.5", None),
+            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
+        ] {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, header::HeaderValue::from_static(value))]);
+            assert_eq!(retry_after(&headers), expected, "{value:?}");
+        }
+        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 
     #[test]

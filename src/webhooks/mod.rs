@@ -26,6 +26,7 @@ use tokio_util::task::TaskTracker;
 use crate::apps::{App, Apps};
 use crate::due::DueList;
 use crate::metrics;
+use crate::outgoing::Outgoing;
 use receipt::DoneList;
 use receiver::Receiver;
 use undelivered::{About, Undelivered};
@@ -76,9 +77,9 @@ impl Webhooks {
     /// The webhooks of these apps, delivered by tasks that run until [`Webhooks::finish`]. First comes what the last run has left in
     /// `folder`.
     #[must_use]
-    pub fn start(apps: &Apps, client: &reqwest::Client, folder: &Path) -> Self {
+    pub fn start(apps: &Apps, outgoing: &Outgoing, folder: &Path) -> Self {
         let configured = apps.iter().filter(|app| !app.options.webhooks.is_empty());
-        let started = configured.map(|app| (app.id().to_owned(), Arc::new(AppWebhooks::new(app, client))));
+        let started = configured.map(|app| (app.id().to_owned(), Arc::new(AppWebhooks::new(app, outgoing))));
         let webhooks = Self {
             apps: started.collect(),
             folder: folder.to_owned(),
@@ -190,8 +191,8 @@ impl Webhooks {
 }
 
 impl AppWebhooks {
-    fn new(app: &App, client: &reqwest::Client) -> Self {
-        let receivers = app.options.webhooks.iter().filter_map(|options| Receiver::new(app, options, client.clone()));
+    fn new(app: &App, outgoing: &Outgoing) -> Self {
+        let receivers = app.options.webhooks.iter().filter_map(|options| Receiver::new(app, options, outgoing));
         Self { receivers: receivers.map(Arc::new).collect(), transitions: Mutex::default(), due: DueList::default() }
     }
 
@@ -336,7 +337,7 @@ mod tests {
         let webhooks = [(ROOMS, "presence-"), (ALL, "private-"), (ALL, "p")].map(receiver).into();
         let app = AppOptions { key: "app-key".to_owned(), webhooks, ..AppOptions::default() };
         let app = Apps::new(vec![app]).by_key("app-key").unwrap();
-        AppWebhooks::new(&app, &crate::outgoing::client().unwrap())
+        AppWebhooks::new(&app, &Outgoing::new().unwrap())
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! One receiver of webhooks: what it wants, what waits for it, and how it is tried.
 //!
 //! A channel's events always take the same of `LANES` lanes, and a lane has one request under way: so events stay in order per
-//! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself. An event stays in its lane until
-//! it was delivered or given up; what is left there at the end outlives a restart. Events that were handed over from a cluster's
+//! channel, at most four requests run at once, and a receiver that hangs holds up nobody but itself. One that fails again and again is
+//! tried by one lane after the other, more and more seldom (its breaker). An event stays in its lane until it was delivered or given up; what is left there at the end outlives a restart. Events that were handed over from a cluster's
 //! stream carry a [`Receipt`]: that is given when they are done, and what is left of them at the end is still in the stream.
 
 use std::collections::VecDeque;
@@ -16,7 +16,7 @@ use herald_protocol::webhook::{self, WebhookEvent, WebhookKind};
 use parking_lot::Mutex;
 use rand::RngExt as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
 use serde_json::value::RawValue;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -28,6 +28,9 @@ use super::undelivered::{About, Undelivered};
 use crate::apps::App;
 use crate::config::WebhookOptions;
 use crate::metrics;
+use crate::outgoing::Outgoing;
+use crate::outgoing::breaker::{State, Thresholds};
+use crate::outgoing::service::{Limits, Service, retry_after};
 
 /// Requests under way at once.
 const LANES: usize = 4;
@@ -42,6 +45,16 @@ const TRY_FOR: Duration = Duration::from_secs(5 * 60);
 /// The first pause after a failure, doubled each time up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A receiver that fails is left alone for a while, which only postpones: short at first, since many merely restart.
+const BREAKER: Thresholds = Thresholds {
+    failures: 5,
+    open: Duration::from_secs(1),
+    longest_open: LONGEST_PAUSE,
+    probes: 1,
+    successes: 1,
+};
+/// An answer counts by its status.
+const LIMITS: Limits = Limits { within: Duration::from_secs(5), bytes: 0 };
 
 /// See the module.
 #[derive(Debug)]
@@ -53,13 +66,11 @@ pub struct Receiver {
     key: String,
     secret: Secret,
     headers: HeaderMap,
-    client: reqwest::Client,
+    service: Arc<Service>,
     lanes: [Lane; LANES],
     waiting: Mutex<Load>,
     dropping: AtomicUsize,
     emptied: Notify,
-    /// Until when it has asked not to be tried.
-    not_before: Mutex<Option<Instant>>,
     /// Cancelled when the server ends: pauses are cut short then.
     ending: CancellationToken,
 }
@@ -103,16 +114,10 @@ impl Load {
     }
 }
 
-/// How an attempt ended.
-enum Attempt {
-    Delivered,
-    Failed { why: String, retry_after: Option<Duration> },
-}
-
 impl Receiver {
     /// A receiver of an app's webhooks; `None` if it has no address.
     #[must_use]
-    pub fn new(app: &App, options: &WebhookOptions, client: reqwest::Client) -> Option<Self> {
+    pub fn new(app: &App, options: &WebhookOptions, outgoing: &Outgoing) -> Option<Self> {
         let header = |(name, value): (&String, &String)| {
             Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
         };
@@ -124,12 +129,11 @@ impl Receiver {
             secret: app.options.secret.clone(),
             headers: options.headers.iter().filter_map(header).collect(),
             options: options.clone(),
-            client,
+            service: outgoing.service_that_opens("webhooks", BREAKER),
             lanes: Default::default(),
             waiting: Mutex::default(),
             dropping: AtomicUsize::new(0),
             emptied: Notify::new(),
-            not_before: Mutex::default(),
             ending: CancellationToken::new(),
         })
     }
@@ -269,6 +273,7 @@ impl Receiver {
     /// Cuts the pauses between attempts short, but for those that it has asked for.
     pub fn hurry(&self) {
         self.ending.cancel();
+        self.service.hurry(FIRST_PAUSE);
     }
 
     /// Takes out what was not delivered, once its lanes have ended; what was handed over is still in its stream.
@@ -336,16 +341,10 @@ impl Receiver {
         let ids = batch.iter().map(|event| &*event.id).collect::<Vec<_>>().join(",");
         let mut pause = FIRST_PAUSE;
         for attempt in 1_u32.. {
-            self.allowed().await;
-            let (why, retry_after) = match self.attempt(&body, &signature, delivery, &ids).await {
-                Attempt::Delivered => return metrics::webhook_sent("delivered"),
-                Attempt::Failed { why, retry_after } => (why, retry_after),
+            let Err(why) = self.attempt(&body, &signature, delivery, &ids).await else {
+                return metrics::webhook_sent("delivered");
             };
-            let now = Instant::now();
-            if let Some(asked) = retry_after {
-                self.not_before.lock().replace(now + asked.min(TRY_FOR));
-            }
-            if now >= give_up_at {
+            if Instant::now() >= give_up_at {
                 metrics::webhook_sent("given_up");
                 metrics::WEBHOOK_EVENTS_DROPPED.increment(batch.len() as u64);
                 tracing::error!(receiver = %self.name(), delivery, attempt, why, events = batch.len(), "webhook given up");
@@ -353,8 +352,11 @@ impl Receiver {
             }
             metrics::webhook_sent("retried");
             tracing::warn!(receiver = %self.name(), delivery, attempt, why, "webhook not delivered, it is tried again");
-            self.pause(pause, give_up_at).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            // Otherwise its breaker says when it is tried again, and all go on as soon as it is well.
+            if self.service.state() == State::Closed {
+                self.pause(pause, give_up_at).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
         }
     }
 
@@ -368,41 +370,30 @@ impl Receiver {
         }
     }
 
-    /// Returns once the receiver's own wish for a pause is over.
-    async fn allowed(&self) {
-        loop {
-            let not_before = *self.not_before.lock();
-            match not_before {
-                Some(at) if at > Instant::now() => tokio::time::sleep_until(at).await,
-                _ => return,
-            }
+    /// Tries once, as soon as the receiver may be tried.
+    async fn attempt(&self, body: &str, signature: &str, delivery: &str, ids: &str) -> Result<(), String> {
+        let request = |client: &Client| {
+            client
+                .post(self.url.clone())
+                .headers(self.headers.clone())
+                .header("content-type", "application/json")
+                .header("x-pusher-key", &self.key)
+                .header("x-pusher-signature", signature)
+                .header("x-herald-delivery", delivery)
+                .header("x-herald-event-ids", ids)
+                .body(body.to_owned())
+        };
+        let answer = self.service.send_when_admitted(request, LIMITS).await.map_err(|error| error.to_string())?;
+        if answer.status.is_success() {
+            return Ok(());
         }
-    }
-
-    async fn attempt(&self, body: &str, signature: &str, delivery: &str, ids: &str) -> Attempt {
-        let request = self
-            .client
-            .post(self.url.clone())
-            .headers(self.headers.clone())
-            .header("content-type", "application/json")
-            .header("x-pusher-key", &self.key)
-            .header("x-pusher-signature", signature)
-            .header("x-herald-delivery", delivery)
-            .header("x-herald-event-ids", ids)
-            .body(body.to_owned());
-        match request.send().await {
-            Ok(answer) if answer.status().is_success() => Attempt::Delivered,
-            Ok(answer) => {
-                let why = match answer.status() {
-                    StatusCode::GONE => {
-                        "it answered 410 Gone: remove it from the configuration if that is so".to_owned()
-                    }
-                    status => format!("it answered {status}"),
-                };
-                Attempt::Failed { why, retry_after: retry_after(answer.headers()) }
-            }
-            Err(error) => Attempt::Failed { why: cause(error), retry_after: None },
+        if let Some(wish) = retry_after(&answer.headers) {
+            self.service.postpone(wish);
         }
+        Err(match answer.status {
+            StatusCode::GONE => "it answered 410 Gone: remove it from the configuration if that is so".to_owned(),
+            status => format!("it answered {status}"),
+        })
     }
 
     fn done(&self, lane: &Lane, events: usize) {
@@ -457,24 +448,6 @@ pub fn new_id() -> Arc<str> {
     format!("{:032x}", rand::rng().random::<u128>()).into()
 }
 
-/// Seconds only: receivers that send a date are tried at the usual pace.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get("retry-after")?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
-}
-
-/// The innermost reason, without the URL.
-fn cause(error: reqwest::Error) -> String {
-    if error.is_timeout() {
-        return "it did not answer in time".to_owned();
-    }
-    let error = error.without_url();
-    let mut innermost: &dyn std::error::Error = &error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -498,7 +471,7 @@ mod tests {
         let options = WebhookOptions { url: Some(url.parse().unwrap()), batch: false, ..WebhookOptions::default() };
         let app = AppOptions { key: "app-key".to_owned(), ..AppOptions::default() };
         let app = Apps::new(vec![app]).by_key("app-key").unwrap();
-        Arc::new(Receiver::new(&app, &options, crate::outgoing::client().unwrap()).unwrap())
+        Arc::new(Receiver::new(&app, &options, &Outgoing::new().unwrap()).unwrap())
     }
 
     fn hand_over(receiver: &Receiver, id: &str, time_ms: u64, done: &Arc<DoneList>) {
@@ -639,20 +612,5 @@ mod tests {
     fn the_log_names_a_receiver_without_what_may_be_a_token() {
         let receiver = receiver("https://t0ken:t0ken@hooks.example.com:8443/services/t0ken?key=t0ken");
         assert_eq!(receiver.name(), "https://hooks.example.com:8443 of the app with key app-key");
-    }
-
-    #[test]
-    fn a_pause_is_asked_for_in_seconds() {
-        for (value, expected) in [
-            ("3", Some(Duration::from_secs(3))),
-            (" 0 ", Some(Duration::ZERO)),
-            ("-1", None),
-            ("1.5", None),
-            ("Fri, 31 Dec 1999 23:59:59 GMT", None),
-        ] {
-            let headers = HeaderMap::from_iter([(reqwest::header::RETRY_AFTER, HeaderValue::from_static(value))]);
-            assert_eq!(retry_after(&headers), expected, "{value:?}");
-        }
-        assert_eq!(retry_after(&HeaderMap::new()), None);
     }
 }

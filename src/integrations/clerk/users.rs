@@ -38,7 +38,7 @@ const DEVELOPMENT: usize = 5;
 pub struct Users {
     url: String,
     headers: HeaderMap,
-    service: Service,
+    service: Arc<Service>,
     limiter: Limiter,
     known: Cache<String, Option<User>>,
 }
