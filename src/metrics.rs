@@ -109,6 +109,8 @@ metrics! {
     auth_failed(what, reason) = "herald_auth_failures_total";
     /// Requests to webhook receivers, by result: delivered, retried, given_up.
     webhook_sent(result) = "herald_webhooks_total";
+    /// Requests that tell the app's backend what to send by other ways than the inbox, by result: delivered, retried, given_up.
+    dispatched(result) = "herald_dispatches_total";
     /// Calls to third parties, by service and outcome: answered, failed, or rejected because it has failed too often lately.
     outgoing_call(service, outcome) = "herald_outgoing_calls_total";
     /// Changes of the breaker before a third party, by service and what it is from then on: open (it is not asked), half_open (it is tried), closed.

@@ -79,6 +79,11 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let hub = Arc::new(Hub { node, cluster });
     let identity = Provider::new(&config, &outgoing);
     let notifications = inboxes(&config, &hub, &apps).await?;
+    if let (Some(notifications), Some(url), Some(secrets)) =
+        (&notifications, &config.dispatch.url, &config.dispatch.secret)
+    {
+        notifications.dispatch(outgoing.service("dispatch"), url.clone(), secrets.clone());
+    }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();
     }

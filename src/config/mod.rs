@@ -22,8 +22,9 @@ use toml::Table;
 pub use database_url::{DatabaseUrl, Pooler};
 pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
 pub use options::{
-    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, Limits, LogOptions,
-    NotificationOptions, QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions, WebhookOptions,
+    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions, Limits,
+    LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions,
+    WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 
@@ -214,6 +215,16 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
     };
     if let Some((option, origin, message)) = tls {
         reader.problem(option, origin, message);
+    }
+    let missing = match (&config.dispatch.url, &config.dispatch.secret) {
+        (Some(_), None) => Some(("dispatch.secret", "dispatch.url")),
+        (None, Some(_)) => Some(("dispatch.url", "dispatch.secret")),
+        _ => None,
+    };
+    if let Some((missing, set)) = missing
+        && let Some(message) = together(missing, set)
+    {
+        reader.problem(missing, String::new(), message);
     }
     let (heartbeat, node_timeout) = (config.cluster.heartbeat, config.cluster.node_timeout);
     if node_timeout < 3 * heartbeat {

@@ -121,6 +121,8 @@ options! {
         database: DatabaseOptions;
         /// The inbox of every user.
         notifications: NotificationOptions;
+        /// What the app's own backend sends: mail, push and the like.
+        dispatch: DispatchOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
         /// What is written down.
@@ -342,6 +344,17 @@ options! {
         topics: Vec<TopicPattern> = Vec::new(), as Several<FollowedTopic>;
         /// Whether recipients of whom neither the identity provider nor a backend has told get nothing; else they become known.
         require_known_users: bool = false, as Flag;
+    }
+}
+
+options! {
+    /// The app's own backend, told of each notification that a user wants by other ways than the inbox: mail, push, text messages, chat. Off
+    /// without `url`.
+    pub struct DispatchOptions {
+        /// Where it is told; redirects are not followed.
+        url: Option<Url> = None, as Optional<AppAddress>;
+        /// What these requests are signed with, as `whsec_` and base64; while it is changed two, the new one first.
+        secret: Option<Secrets> = None, as Optional<WebhookSecret>;
     }
 }
 

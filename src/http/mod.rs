@@ -77,12 +77,13 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 31] = [
+const ROUTES: [(&str, &str); 32] = [
     ("/inbox.js", "inbox_js"),
     ("/inbox.d.ts", "inbox_js"),
     ("/notifications", "notifications"),
     ("/notifications/{transaction_id}", "notification"),
     ("/v1/preferences", "preferences"),
+    ("/v1/preferences/settings", "settings"),
     ("/v1/topics", "topics"),
     ("/v1/topics/{topic}/subscription", "topic"),
     ("/v1/users/{user_id}", "user"),

@@ -1,5 +1,6 @@
 //! The inbox of every user, moving: what was committed is published ([`relay`]), what becomes due is announced ([`schedule`]), what is
-//! asked for is checked ([`wish`]) and created ([`create`], for many users [`fanout`]), who comes is told where the inbox stands ([`arrivals`]).
+//! asked for is checked ([`wish`]) and created ([`create`], for many users [`fanout`]), who comes is told where the inbox stands ([`arrivals`]),
+//! and what is to go by other ways too is handed to the app's backend ([`dispatch`]) when it may ([`hours`]).
 //!
 //! Always: a request is answered after its commit, and what is committed reaches the user's connections, after a restart if need be; of one
 //! inbox events are published in the order of their revisions. While the store is away both loops wait and say so once.
@@ -8,7 +9,9 @@
 
 pub mod arrivals;
 pub mod create;
+pub mod dispatch;
 pub mod fanout;
+pub mod hours;
 pub mod relay;
 pub mod schedule;
 pub mod topics;
@@ -18,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use herald_protocol::json::quoted;
+use reqwest::Url;
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -25,9 +29,12 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::{App, Apps};
 use crate::hub::Hub;
+use crate::integrations::standard_webhooks::Secrets;
+use crate::outgoing::service::Service;
 use crate::sessions;
 use crate::store::{Store, StoreError};
 use create::Defaults;
+use dispatch::Dispatcher;
 use fanout::Fanout;
 
 /// How often is looked for what nobody has given a sign of.
@@ -93,6 +100,14 @@ impl Notifications {
             let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
             self.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
         }
+    }
+
+    /// From now on the app's backend is told of what is to go by other ways than the inbox.
+    pub fn dispatch(&self, service: Arc<Service>, url: Url, secrets: Secrets) {
+        let (store, defaults) = (Arc::clone(&self.store), Arc::clone(&self.defaults));
+        let dispatcher = Dispatcher { store, defaults, service, url, secrets };
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move { dispatcher.run(&stop).await });
     }
 
     /// Tells a user's connections of what is no change of the inbox, as far as they can be reached: nothing is kept of it.

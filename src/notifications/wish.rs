@@ -1,6 +1,7 @@
 //! A request to create a notification, from its JSON to what is kept (section 8.6): every limit is checked here, and what is wrong is
 //! named.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -9,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::store::jobs::Audience;
 use crate::store::notification::{Draft, Severity, is_type};
+use crate::store::preferences::Channel;
 use crate::store::sending::MAX_RECIPIENTS;
 use crate::store::time::Timestamp;
 
@@ -75,6 +77,7 @@ struct Written {
     expires_at: Option<String>,
     exclude_user_ids: Option<Vec<String>>,
     org_id: Option<String>,
+    channels: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +119,7 @@ impl Wish {
             org_id: text("org_id", written.org_id, MAX_KEY)?,
             group_key: key("group_key", written.group_key)?,
             expires_at: time("expires_at", written.expires_at.as_deref())?,
+            channels: written.channels.map(ways).transpose()?,
         };
         if draft.group_key.is_some() && deliver_at.is_some() {
             return Err(wrong("`group_key` and `deliver_at` exclude each other: a group grows when its event happens"));
@@ -123,6 +127,15 @@ impl Wish {
         let transaction_id = key("transaction_id", written.transaction_id)?;
         Ok(Self { to, draft, transaction_id, hash: hash(whole), deliver_at })
     }
+}
+
+/// The ways besides the inbox that it may go, each once.
+fn ways(names: Vec<String>) -> Result<Vec<Channel>, InvalidWish> {
+    let way = |name: &String| Channel::parse(name).filter(|channel| *channel != Channel::InApp);
+    let ways: Option<BTreeSet<Channel>> = names.iter().map(way).collect();
+    let ways =
+        ways.ok_or_else(|| wrong("`channels` must be a list of push, email, sms and chat; the inbox is always one"))?;
+    Ok(ways.into_iter().collect())
 }
 
 fn wrong(text: impl Into<String>) -> InvalidWish {
@@ -289,6 +302,8 @@ mod tests {
             (json!({ "deliver_at": "tomorrow" }), "2026-01-31T12:00:00Z"),
             (json!({ "deliver_at": "2099-01-01T00:00:00Z" }), "a year ahead"),
             (json!({ "group_key": "g", "deliver_at": "1970-01-02T00:00:00Z" }), "exclude each other"),
+            (json!({ "channels": ["email", "in_app"] }), "push, email, sms and chat"),
+            (json!({ "channels": ["fax"] }), "push, email, sms and chat"),
             (json!({ "transaction_id": "" }), "must not be empty"),
         ] {
             let error = parse(change.clone()).unwrap_err().to_string();

@@ -245,13 +245,16 @@ mod tests {
         for scenario in vectors["scenarios"].as_array().unwrap() {
             let number = |name: &str| scenario["config"][name].as_u64().unwrap();
             let open = Duration::from_millis(number("open_ms"));
-            let breaker = Breaker::new("test", Thresholds {
-                failures: number("failure_threshold") as u32,
-                open,
-                longest_open: open,
-                probes: number("half_open_max_calls") as u32,
-                successes: number("successes_to_close") as u32,
-            });
+            let breaker = Breaker::new(
+                "test",
+                Thresholds {
+                    failures: number("failure_threshold") as u32,
+                    open,
+                    longest_open: open,
+                    probes: number("half_open_max_calls") as u32,
+                    successes: number("successes_to_close") as u32,
+                },
+            );
             let mut permits = HashMap::new();
             for step in scenario["steps"].as_array().unwrap() {
                 let now = origin + Duration::from_millis(step["t_ms"].as_u64().unwrap());

@@ -23,6 +23,7 @@ pub mod postgres;
 pub mod preferences;
 pub mod sending;
 pub mod sqlite;
+pub mod tasks;
 pub mod time;
 
 use std::fmt::Debug;
@@ -41,6 +42,7 @@ use notification::{Acted, ActedOnMany, BySeverity, Changes, Cursor, Filter, Inbo
 use people::{Applied, Change, Ended, Inbound, Standing, User};
 use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
+use tasks::Tasks;
 use time::Timestamp;
 
 /// Whose inbox.
@@ -54,7 +56,7 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Debug + Send + Sync {
+pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Debug + Send + Sync {
     /// Returns when it answers.
     ///
     /// # Errors

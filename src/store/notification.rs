@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::preferences::Channel;
 use super::time::Timestamp;
 
 /// How much a notification matters. `critical` ones pass every preference.
@@ -80,6 +81,9 @@ pub struct Draft {
     pub group_key: Option<String>,
     /// When it vanishes.
     pub expires_at: Option<Timestamp>,
+    /// By which ways besides the inbox it may go; all if nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channels: Option<Vec<Channel>>,
 }
 
 /// A notification in a user's inbox: a row, and what the API answers.
@@ -113,6 +117,14 @@ pub struct Notification {
     pub created_at: Timestamp,
     /// When it was changed last.
     pub updated_at: Timestamp,
+}
+
+impl Notification {
+    /// A name of what it says now: another one when it has changed.
+    #[must_use]
+    pub fn version(&self) -> String {
+        format!("{}:{}", self.id, self.rev.unwrap_or_default())
+    }
 }
 
 /// How many of an inbox are new; each is counted up to [`Counts::MOST`], which means "that many or more".

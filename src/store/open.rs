@@ -63,7 +63,7 @@ pub async fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
         }
     };
     match Sqlite::open(&path, default_app).await {
-        Ok(store) => Ok(Arc::new(store)),
+        Ok(store) => Ok(Arc::new(store.dispatching(config.dispatch.url.is_some()))),
         Err(cause) => Err(OpenError::File { path, cause }),
     }
 }
@@ -98,5 +98,6 @@ fn postgres(config: &Config, url: &DatabaseUrl, address: &url::Url, default_app:
         },
         migrate: config.database.migrate,
     };
-    Postgres::new(options, default_app).map_err(|_| OpenError::Address(Box::new(url.clone())))
+    let store = Postgres::new(options, default_app).map_err(|_| OpenError::Address(Box::new(url.clone())))?;
+    Ok(store.dispatching(config.dispatch.url.is_some()))
 }

@@ -122,6 +122,6 @@ pub trait Preferences {
     /// A user's settings; those of one who has said nothing are the default.
     async fn settings(&self, inbox: Inbox<'_>) -> Result<Settings, StoreError>;
 
-    /// Replaces them. False, and nothing is kept, for a user that was deleted.
+    /// Replaces them, and has what waits for the user looked at again. False, and nothing is kept, for a user that was deleted.
     async fn put_settings(&self, inbox: Inbox<'_>, settings: &Settings, now: Timestamp) -> Result<bool, StoreError>;
 }

@@ -46,13 +46,8 @@ const TRY_FOR: Duration = Duration::from_secs(5 * 60);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A receiver that fails is left alone for a while, which only postpones: short at first, since many merely restart.
-const BREAKER: Thresholds = Thresholds {
-    failures: 5,
-    open: Duration::from_secs(1),
-    longest_open: LONGEST_PAUSE,
-    probes: 1,
-    successes: 1,
-};
+const BREAKER: Thresholds =
+    Thresholds { failures: 5, open: Duration::from_secs(1), longest_open: LONGEST_PAUSE, probes: 1, successes: 1 };
 /// An answer counts by its status.
 const LIMITS: Limits = Limits { within: Duration::from_secs(5), bytes: 0 };
 

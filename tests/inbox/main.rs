@@ -14,6 +14,7 @@ mod backends;
 mod clerk;
 mod creating;
 mod database;
+mod dispatching;
 mod keys;
 mod live;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]

@@ -100,7 +100,8 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     let said = setup.refused().await;
     for name in variables {
         // What is no address of a Redis may be its password in the wrong place, what is no key may be another one.
-        const NOT_SHOWN: [&str; 5] = [
+        const NOT_SHOWN: [&str; 6] = [
+            "HERALD_DISPATCH_SECRET",
             "HERALD_DATABASE_URL",
             "HERALD_CLUSTER_REDIS_URL",
             "HERALD_AUTH_JWT_KEY",
@@ -203,7 +204,8 @@ async fn every_variable_has_the_effect_that_the_documentation_says() {
             Err(_) => place.get(part),
         });
         // Secrets, and what others may have put in their place, are shown to nobody.
-        const HIDDEN: [&str; 3] = ["auth.jwt_key", "auth.webhook_secret", "auth.encryption_master_key"];
+        const HIDDEN: [&str; 4] =
+            ["auth.jwt_key", "auth.webhook_secret", "auth.encryption_master_key", "dispatch.secret"];
         let value = match path.as_str() {
             "server.api_keys" => vec!["***", "***"].into(),
             hidden if HIDDEN.contains(&hidden) => "***".into(),

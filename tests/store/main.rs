@@ -30,4 +30,5 @@ mod plans;
 mod postgres;
 mod server;
 mod support;
+mod tasks;
 mod trouble;

@@ -73,6 +73,8 @@ async fn a_million_notifications_are_no_burden() {
         ("changes, next page", "un_changes_idx", format!("SELECT * FROM user_notifications WHERE {inbox} AND (rev, id) > (7, 'a') ORDER BY rev, id LIMIT 101")),
         ("due", "un_due_idx", "SELECT * FROM user_notifications WHERE announced_at IS NULL AND deleted_at IS NULL AND visible_at <= 1 ORDER BY visible_at LIMIT 200".to_owned()),
         ("expiry", "un_expiry_idx", "SELECT * FROM user_notifications WHERE expires_at IS NOT NULL AND deleted_at IS NULL AND expires_at <= 1 ORDER BY expires_at LIMIT 200".to_owned()),
+        ("tasks", "jobs_due_idx", "SELECT id FROM jobs WHERE kind = 'dispatch' AND done_at IS NULL AND available_at <= 1
+            AND (locked_until IS NULL OR locked_until <= 1) ORDER BY available_at, user_id, id LIMIT 200".to_owned()),
         ("outbox", "outbox_undelivered_idx", "SELECT id FROM outbox AS this WHERE delivered_at IS NULL AND available_at <= 1 ORDER BY id LIMIT 200".to_owned()),
     ] {
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();

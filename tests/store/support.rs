@@ -39,7 +39,7 @@ pub(crate) enum Place {
 pub(crate) async fn sqlite() -> Fixture {
     let folder = tempfile::tempdir().unwrap();
     let store = Sqlite::open(&folder.path().join("herald.db"), APP).await.unwrap();
-    Fixture::new(Arc::new(store), Place::File(folder))
+    Fixture::new(Arc::new(store.dispatching(true)), Place::File(folder))
 }
 
 /// A schema of Postgres.
@@ -47,7 +47,7 @@ pub(crate) async fn postgres() -> Fixture {
     let server = Postgres::start().await;
     let store = connect(&server);
     store.prepare().await.unwrap();
-    Fixture::new(Arc::new(store), Place::Server(server))
+    Fixture::new(Arc::new(store.dispatching(true)), Place::Server(server))
 }
 
 /// Herald's store in a schema.

@@ -46,6 +46,10 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
             &format!("{prefix}/v1/preferences"),
             get(preferences::list).put(preferences::put).fallback(only("GET, PUT, OPTIONS")),
         )
+        .route(
+            &format!("{prefix}/v1/preferences/settings"),
+            get(preferences::settings).put(preferences::put_settings).fallback(only("GET, PUT, OPTIONS")),
+        )
         .route(&format!("{prefix}/v1/topics"), get(preferences::topics).fallback(only("GET, OPTIONS")))
         .route(
             &format!("{prefix}/v1/topics/{{topic}}/subscription"),

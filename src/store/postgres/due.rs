@@ -8,7 +8,7 @@ use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::inbox::{COLUMNS, notification, write};
-use super::{Postgres, Tx, lock, next_rev, tell};
+use super::{Postgres, Tx, lock, next_rev, tasks, tell};
 use crate::store::action::Action;
 use crate::store::event::{About, EventName};
 use crate::store::notification::Notification;
@@ -51,6 +51,9 @@ impl Postgres {
             write(&mut tx, inbox, &mut due, rev, now).await?;
             let event = if was_snoozed { EventName::Unsnoozed } else { EventName::Created };
             tell(&mut tx, inbox, event.as_str(), About::One(&due), now).await?;
+            if self.dispatches && !was_snoozed {
+                tasks::dispatch(&mut tx, &app, &[(user, due)], now).await?;
+            }
         }
         tx.commit().await?;
         Ok(due.len())
@@ -95,6 +98,7 @@ impl Postgres {
             ("outbox", "delivered_at", day_old),
             ("ended_sessions", "ended_at", day_old),
             ("fanout_jobs", "finished_at", old),
+            ("jobs", "done_at", day_old),
         ] {
             let sql = format!(
                 "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2))"

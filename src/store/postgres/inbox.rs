@@ -21,7 +21,7 @@ use crate::store::{Inbox, Inboxes, StoreError};
 /// What [`notification`] reads.
 pub(super) const COLUMNS: &str = "id, org_id, type, severity, title, message, action_url, image_url, actor, object, data, \
     transaction_id, group_key, group_count, rev, visible_at, seen_at, read_at, archived_at, snoozed_until, expires_at, \
-    deleted_at, created_at, updated_at";
+    deleted_at, created_at, updated_at, channels";
 
 /// A row of `user_notifications`.
 pub(super) fn notification(row: &PgRow) -> Result<Notification, sqlx::Error> {
@@ -48,6 +48,8 @@ pub(super) fn notification(row: &PgRow) -> Result<Notification, sqlx::Error> {
             org_id: row.try_get("org_id")?,
             group_key: row.try_get("group_key")?,
             expires_at: row.try_get("expires_at")?,
+            // What others have inserted may hold anything.
+            channels: read("channels")?.and_then(|names| serde_json::from_value(names).ok()),
         },
         transaction_id: row.try_get("transaction_id")?,
         group_count: row.try_get("group_count")?,

@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use uuid::Uuid;
 
 use super::inbox::{COLUMNS, notification};
-use super::{Postgres, Tx, jobs, json};
+use super::{Postgres, Tx, jobs, json, tasks};
 use crate::store::StoreError;
 use crate::store::event::{About, EventName, envelope};
 use crate::store::notification::{Counts, InboxState, Notification};
@@ -18,7 +18,7 @@ const GROW: &str = "ON CONFLICT (app_id, user_id, group_key)
     WHERE group_key IS NOT NULL AND read_at IS NULL AND archived_at IS NULL AND deleted_at IS NULL
     DO UPDATE SET group_count = user_notifications.group_count + 1, severity = excluded.severity, title = excluded.title,
         message = excluded.message, action_url = excluded.action_url, image_url = excluded.image_url, actor = excluded.actor,
-        object = excluded.object, data = excluded.data, rev = excluded.rev, seen_at = NULL, expires_at = excluded.expires_at,
+        object = excluded.object, data = excluded.data, channels = excluded.channels, rev = excluded.rev, seen_at = NULL, expires_at = excluded.expires_at,
         updated_at = excluded.updated_at,
         visible_at = CASE WHEN user_notifications.snoozed_until IS NOT NULL THEN user_notifications.visible_at
             ELSE excluded.visible_at END";
@@ -49,7 +49,10 @@ impl Postgres {
         }
         created.created = recipients.len() as u64;
         if !recipients.is_empty() {
-            deliver(&mut tx, create, &recipients, &made, now).await?;
+            let announced = deliver(&mut tx, create, &recipients, &made, now).await?;
+            if self.dispatches && !announced.is_empty() {
+                tasks::dispatch(&mut tx, create.app, &announced, now).await?;
+            }
         }
         if let Some(step) = &create.job {
             jobs::note(&mut tx, step, &created).await?;
@@ -124,14 +127,14 @@ async fn note(
     if is_anothers { Err(StoreError::Conflict) } else { Ok(new.into_iter().collect()) }
 }
 
-/// Puts it into the inboxes of these users, whose ids are sorted, with an event for each unless it is for later.
+/// Puts it into the inboxes of these users, whose ids are sorted; returns whose were announced, each with an event: none if it is for later.
 async fn deliver(
     tx: &mut Tx,
     create: &Create<'_>,
     users: &[String],
     ids: &[Uuid],
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<Vec<(String, Notification)>, StoreError> {
     let later = create.deliver_at.filter(|at| *at > now);
     let revs = match later {
         Some(_) => vec![None; users.len()],
@@ -147,8 +150,10 @@ async fn deliver(
     let draft = create.draft;
     let sql = format!(
         "INSERT INTO user_notifications (id, app_id, user_id, org_id, type, severity, title, message, action_url, image_url,
-            actor, object, data, transaction_id, group_key, rev, visible_at, announced_at, expires_at, created_at, updated_at)
-        SELECT n, $1, u, $5, $6, $7, $8, $9, $10, $11, $12::json, $13::json, $14::json, $15, $16, r, $17, $18, $19, $20, $20
+            actor, object, data, transaction_id, group_key, rev, visible_at, announced_at, expires_at, created_at, updated_at,
+            channels)
+        SELECT n, $1, u, $5, $6, $7, $8, $9, $10, $11, $12::json, $13::json, $14::json, $15, $16, r, $17, $18, $19, $20, $20,
+            $21::json
             FROM unnest($2::text[], $3::uuid[], $4::bigint[]) AS t(u, n, r)
         {} RETURNING user_id, {COLUMNS}",
         if draft.group_key.is_some() { GROW } else { "" }
@@ -175,16 +180,18 @@ async fn deliver(
         .bind(later.is_none().then_some(now))
         .bind(draft.expires_at)
         .bind(now)
+        .bind(draft.channels.as_ref().map(json))
         .fetch_all(tx.on())
         .await?;
     if later.is_some() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     let mut made = Vec::with_capacity(rows.len());
     for row in &rows {
         made.push((row.try_get::<String, _>("user_id")?, notification(row)?));
     }
-    tell(tx, create.app, &made, now).await
+    tell(tx, create.app, &made, now).await?;
+    Ok(made)
 }
 
 /// An event for each of these.

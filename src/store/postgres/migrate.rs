@@ -9,7 +9,10 @@ use crate::store::StoreError;
 use crate::store::time::Timestamp;
 
 /// What makes and changes the tables, in this order. What was released once is never edited: the database remembers its digest.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "begin", include_str!("../../../migrations/postgres/0001_begin.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "begin", include_str!("../../../migrations/postgres/0001_begin.sql")),
+    (2, "ways", include_str!("../../../migrations/postgres/0002_ways.sql")),
+];
 /// The number of the lock, which means this.
 const LOCK: i64 = 0x4845_5241_4C44;
 

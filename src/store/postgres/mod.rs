@@ -17,6 +17,7 @@ mod migrate;
 mod outbox;
 mod people;
 mod preferences;
+mod tasks;
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -32,6 +33,8 @@ use url::Url;
 
 use super::event::{About, envelope};
 use super::notification::{Counts, InboxState};
+#[cfg(doc)]
+use super::tasks::TaskKind;
 use super::time::Timestamp;
 use super::{Inbox, Store, StoreError};
 
@@ -91,6 +94,7 @@ pub struct Postgres {
     settings: String,
     persistent: bool,
     default_app: String,
+    dispatches: bool,
     /// Set once the tables are as this Herald needs them.
     prepared: OnceCell<()>,
     /// Held by whoever finds that out.
@@ -128,9 +132,16 @@ impl Postgres {
             settings,
             persistent: !is_pooled,
             default_app: default_app.to_owned(),
+            dispatches: false,
             prepared: OnceCell::new(),
             preparing: Mutex::default(),
         })
+    }
+
+    /// Whether it is noted of what is announced that it is to go by other ways than the inbox too ([`TaskKind::Dispatch`]).
+    #[must_use]
+    pub fn dispatching(self, dispatches: bool) -> Self {
+        Self { dispatches, ..self }
     }
 
     /// Reaches it, and sees to its tables.

@@ -160,6 +160,7 @@ async fn delete_user(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool, Stor
     }
     tx.query("DELETE FROM users WHERE id = $1").bind(id).execute(tx.on()).await?;
     tx.query("DELETE FROM outbox WHERE user_id = $1").bind(id).execute(tx.on()).await?;
+    tx.query("DELETE FROM jobs WHERE user_id = $1").bind(id).execute(tx.on()).await?;
     Ok(true)
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::types::Json;
 
-use super::{Postgres, again, is_known, json};
+use super::{Postgres, again, is_known, json, tasks};
 use crate::store::preferences::{Channel, Digest, Preference, Preferences, Settings};
 use crate::store::time::Timestamp;
 use crate::store::{Inbox, StoreError};
@@ -87,6 +87,7 @@ impl Preferences for Postgres {
                 .bind(now)
                 .execute(tx.on())
                 .await?;
+            tasks::wake(&mut tx, inbox.user, now).await?;
             tx.commit().await?;
             Ok(true)
         })

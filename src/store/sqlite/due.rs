@@ -6,7 +6,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::inbox::{COLUMNS, notification, write};
-use super::{Sqlite, next_rev, tell};
+use super::{Sqlite, next_rev, tasks, tell};
 use crate::store::action::Action;
 use crate::store::event::{About, EventName};
 use crate::store::time::Timestamp;
@@ -43,6 +43,9 @@ impl Sqlite {
             write(&mut tx, inbox, &mut due, rev, now).await?;
             let event = if was_snoozed { EventName::Unsnoozed } else { EventName::Created };
             tell(&mut tx, inbox, rev, event.as_str(), About::One(&due), now).await?;
+            if self.dispatches && !was_snoozed {
+                tasks::dispatch(&mut tx, inbox, &due, now).await?;
+            }
         }
         tx.commit().await?;
         Ok(due.len())
@@ -105,6 +108,7 @@ impl Sqlite {
                 "DELETE FROM fanout_jobs WHERE rowid IN (SELECT rowid FROM fanout_jobs WHERE finished_at < $1 LIMIT $2)",
                 old,
             ),
+            ("DELETE FROM jobs WHERE rowid IN (SELECT rowid FROM jobs WHERE done_at < $1 LIMIT $2)", day_old),
         ] {
             let deleted = sqlx::query(sql).bind(before).bind(limit).execute(&mut *tx).await?.rows_affected();
             most = most.max(deleted);

@@ -11,6 +11,7 @@ mod make;
 mod outbox;
 mod people;
 mod preferences;
+mod tasks;
 
 use std::path::Path;
 use std::time::Duration;
@@ -25,11 +26,16 @@ use uuid::Uuid;
 
 use super::event::{About, envelope};
 use super::notification::{Counts, InboxState};
+#[cfg(doc)]
+use super::tasks::TaskKind;
 use super::time::Timestamp;
 use super::{Inbox, Store, StoreError};
 
 /// What makes and changes the tables, in this order. What was released once is never edited: the database remembers its digest.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "begin", include_str!("../../../migrations/sqlite/0001_begin.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "begin", include_str!("../../../migrations/sqlite/0001_begin.sql")),
+    (2, "ways", include_str!("../../../migrations/sqlite/0002_ways.sql")),
+];
 
 /// Connections that read.
 const READERS: u32 = 4;
@@ -44,6 +50,7 @@ pub struct Sqlite {
     writer: SqlitePool,
     readers: SqlitePool,
     default_app: String,
+    dispatches: bool,
 }
 
 /// A file that cannot be used.
@@ -90,12 +97,19 @@ impl Sqlite {
         // Whoever had taken them was the last process with this file, and is gone.
         sqlx::query("UPDATE outbox SET locked_until = NULL WHERE delivered_at IS NULL").execute(&writer).await?;
         sqlx::query("UPDATE fanout_jobs SET locked_until = NULL WHERE status = 'running'").execute(&writer).await?;
+        sqlx::query("UPDATE jobs SET locked_until = NULL WHERE done_at IS NULL").execute(&writer).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE)
             .connect_with(options.read_only(true))
             .await?;
-        Ok(Self { writer, readers, default_app: default_app.to_owned() })
+        Ok(Self { writer, readers, default_app: default_app.to_owned(), dispatches: false })
+    }
+
+    /// Whether it is noted of what is announced that it is to go by other ways than the inbox too ([`TaskKind::Dispatch`]).
+    #[must_use]
+    pub fn dispatching(self, dispatches: bool) -> Self {
+        Self { dispatches, ..self }
     }
 
     async fn write(&self) -> Result<Transaction<'static, Database>, StoreError> {

@@ -138,6 +138,7 @@ async fn delete_user(connection: &mut SqliteConnection, id: &str, now: Timestamp
         sqlx::query(sql).bind(id).bind(now).execute(&mut *connection).await?;
     }
     sqlx::query("DELETE FROM outbox WHERE user_id = $1").bind(id).execute(&mut *connection).await?;
+    sqlx::query("DELETE FROM jobs WHERE user_id = $1").bind(id).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(connection).await?;
     Ok(true)
 }

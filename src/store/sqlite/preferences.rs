@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::types::Json;
 
-use super::{Sqlite, is_known};
+use super::{Sqlite, is_known, tasks};
 use crate::store::preferences::{Channel, Digest, Preference, Preferences, Settings};
 use crate::store::time::Timestamp;
 use crate::store::{Inbox, StoreError};
@@ -71,6 +71,7 @@ impl Preferences for Sqlite {
             .bind(now)
             .execute(&mut *tx)
             .await?;
+        tasks::wake(&mut tx, inbox.user, now).await?;
         tx.commit().await?;
         Ok(true)
     }
