@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use commands::{check, listen, migrate, serve, trigger};
+use commands::{check, listen, migrate, rotate_keys, serve, trigger};
 
 /// A realtime server that speaks the Pusher protocol.
 #[derive(Debug, Parser)]
@@ -32,6 +32,8 @@ enum Command {
     Serve,
     /// Bring the database's tables up to date
     Migrate,
+    /// Bring stored tokens of other services under the first key of `tokens.keys`; servers may go on meanwhile
+    RotateKeys,
     /// Say whether the configuration is right, and print what is in effect, secrets masked
     Check,
     /// Send an event to a channel of a running server
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let done = match arguments.command {
         None | Some(Command::Serve) => serve::run(arguments.config, arguments.no_migrate),
         Some(Command::Migrate) => migrate::run(arguments.config),
+        Some(Command::RotateKeys) => rotate_keys::run(arguments.config),
         Some(Command::Check) => check::run(arguments.config),
         Some(Command::Trigger(what)) => trigger::run(arguments.config, &what),
         Some(Command::Listen(what)) => listen::run(arguments.config, &what),

@@ -70,6 +70,9 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::XChaCha20Poly1305, Self::Aes256Gcm];
+
     /// Its name in a stored token.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -129,7 +132,7 @@ impl KeyRing {
     ///
     /// # Errors
     /// See [`InvalidKeyRing`].
-    pub fn parse(text: &str, algorithm: Algorithm) -> Result<Self, InvalidKeyRing> {
+    pub fn parse(text: &str) -> Result<Self, InvalidKeyRing> {
         let mut keys: Vec<Key> = Vec::new();
         for (position, entry) in (1..).zip(text.split(',')) {
             let key = Key::parse(entry.trim()).ok_or(InvalidKeyRing::Entry(position))?;
@@ -138,7 +141,13 @@ impl KeyRing {
             }
             keys.push(key);
         }
-        Ok(Self { keys, algorithm })
+        Ok(Self { keys, algorithm: Algorithm::default() })
+    }
+
+    /// The same keys; new tokens are encrypted so.
+    #[must_use]
+    pub fn encrypting(self, algorithm: Algorithm) -> Self {
+        Self { algorithm, ..self }
     }
 
     /// The id of the key that encrypts.
@@ -194,8 +203,7 @@ impl<'a> Stored<'a> {
     fn parse(stored: &'a str) -> Option<Self> {
         let mut parts = stored.strip_prefix(PREFIX)?.strip_prefix(':')?.split(':');
         let (name, key, nonce, sealed) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let algorithms = [Algorithm::XChaCha20Poly1305, Algorithm::Aes256Gcm];
-        let algorithm = algorithms.into_iter().find(|algorithm| algorithm.as_str() == name)?;
+        let algorithm = Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name)?;
         let decode = |text: &str| BASE64URL_NOPAD.decode(text.as_bytes()).ok();
         let is_all = parts.next().is_none();
         (is_all && is_key_id(key)).then_some(Self { algorithm, key, nonce: decode(nonce)?, sealed: decode(sealed)? })
@@ -292,7 +300,7 @@ mod tests {
     #[test]
     fn tokens_open_at_their_place_with_their_key_and_nowhere_else() {
         let vectors = vectors();
-        let ring = KeyRing::parse(vectors["key_ring_env"].as_str().unwrap(), Algorithm::default()).unwrap();
+        let ring = KeyRing::parse(vectors["key_ring_env"].as_str().unwrap()).unwrap();
         assert_eq!(ring.first(), vectors["primary_key_id"].as_str().unwrap());
         let cases = vectors["cases"].as_array().unwrap();
         assert_eq!(cases.len(), 32);
@@ -313,7 +321,7 @@ mod tests {
     fn what_is_sealed_opens_again_and_never_looks_the_same() {
         let vectors = vectors();
         for algorithm in [Algorithm::XChaCha20Poly1305, Algorithm::Aes256Gcm] {
-            let ring = KeyRing::parse(vectors["key_ring_env"].as_str().unwrap(), algorithm).unwrap();
+            let ring = KeyRing::parse(vectors["key_ring_env"].as_str().unwrap()).unwrap().encrypting(algorithm);
             let place = place(&vectors["cases"][0]["row"]);
             let [one, other] = [(); 2].map(|()| ring.seal("ya29.token", place));
             assert_ne!(one, other);
@@ -335,9 +343,9 @@ mod tests {
             (&format!("{}{good}", "x".repeat(32)), InvalidKeyRing::Entry(1)),
             (&format!("{good}, {good}"), InvalidKeyRing::Twice("a".to_owned())),
         ] {
-            assert_eq!(KeyRing::parse(text, Algorithm::default()).unwrap_err(), error, "{text}");
+            assert_eq!(KeyRing::parse(text).unwrap_err(), error, "{text}");
         }
-        let ring = KeyRing::parse(good, Algorithm::default()).unwrap();
+        let ring = KeyRing::parse(good).unwrap();
         assert!(!format!("{ring:?}").contains("J5pg"), "{ring:?}");
     }
 }

@@ -17,7 +17,7 @@ use crate::apps::Apps;
 use crate::cluster::Cluster;
 use crate::cluster::local::Local;
 use crate::cluster::redis::Redis;
-use crate::config::Config;
+use crate::config::{Config, TokenOptions};
 use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
 use crate::integrations::provider::Provider;
@@ -28,7 +28,8 @@ use crate::notifications::Notifications;
 use crate::notifications::create::Defaults;
 use crate::outgoing::Outgoing;
 use crate::parts::Parts;
-use crate::store;
+use crate::rotation;
+use crate::store::{self, Store};
 use crate::tls::Tls;
 use crate::webhooks::{LAST_DELIVERIES, Webhooks};
 
@@ -79,6 +80,9 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let hub = Arc::new(Hub { node, cluster });
     let identity = Provider::new(&config, &outgoing);
     let notifications = inboxes(&config, &hub, &apps).await?;
+    if let Some(notifications) = &notifications {
+        check_token_keys(&config.tokens, &*notifications.store).await?;
+    }
     if let (Some(notifications), Some(url), Some(secrets)) =
         (&notifications, &config.dispatch.url, &config.dispatch.secret)
     {
@@ -151,6 +155,21 @@ async fn inboxes(config: &Config, hub: &Arc<Hub>, apps: &Arc<Apps>) -> anyhow::R
         }
         Err(other) => Err(other.into()),
     }
+}
+
+/// Whether stored tokens can be read. One that cannot concerns nobody else, so by default that is told and no more.
+async fn check_token_keys(options: &TokenOptions, store: &dyn Store) -> anyhow::Result<()> {
+    match rotation::missing_keys(store, options.keys.as_ref()).await {
+        Ok(missing) if missing.is_empty() => {}
+        Ok(missing) => {
+            let missing: Vec<String> = missing.iter().map(|(key, tokens)| format!("{key:?} ({tokens})")).collect();
+            let text = format!("stored tokens need keys that tokens.keys does not have: {}", missing.join(", "));
+            anyhow::ensure!(!options.strict, text);
+            tracing::error!("{text}; they cannot be used");
+        }
+        Err(error) => tracing::warn!(%error, "whether stored tokens can be read is not known"),
+    }
+    Ok(())
 }
 
 async fn shut_down(parts: &Parts, streams: &Background) {

@@ -3,6 +3,7 @@
 pub(crate) mod check;
 pub(crate) mod listen;
 pub(crate) mod migrate;
+pub(crate) mod rotate_keys;
 pub(crate) mod serve;
 pub(crate) mod trigger;
 

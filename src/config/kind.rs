@@ -22,6 +22,7 @@ use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::notifications::topics::TopicPattern;
+use crate::seal::{self, KeyRing};
 use crate::store::preferences::{Channel, Preference};
 
 /// See the module.
@@ -580,6 +581,33 @@ impl Kind for Pem {
         Some("\"***\"".to_owned())
     }
 }
+
+/// What stored tokens are encrypted with; never shown.
+#[derive(Debug)]
+pub struct TokenKeys;
+
+impl Kind for TokenKeys {
+    type Value = KeyRing;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "ID:KEY, the key 32 bytes in base64, or several with commas between, each with an id of its own".to_owned()
+    }
+    fn read(value: &Value) -> Option<KeyRing> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<KeyRing> {
+        KeyRing::parse(text).ok()
+    }
+    fn write(_: &KeyRing) -> Option<String> {
+        Some("\"***\"".to_owned())
+    }
+}
+
+text_kind! { /// How stored tokens are encrypted.
+Encryption: seal::Algorithm, "xc20p or a256gcm",
+|text| seal::Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == text), |algorithm| algorithm.as_str().to_owned() }
 
 /// What webhooks are signed with; never shown.
 #[derive(Debug)]

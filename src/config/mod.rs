@@ -24,7 +24,7 @@ pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern}
 pub use options::{
     AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions, Limits,
     LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions,
-    WebhookOptions,
+    TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 

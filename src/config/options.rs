@@ -16,10 +16,11 @@ use url::Url;
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
     Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
-    Count, DatabaseAddress, DefaultPreference, File, Flag, FollowedTopic, Format, Headers, Identifier, InstanceId,
-    Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network,
-    OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role, SECOND, SecretText,
-    Several, Signing, Size, Time, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    Count, DatabaseAddress, DefaultPreference, Encryption, File, Flag, FollowedTopic, Format, Headers, Identifier,
+    InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText,
+    NamePart, Network, OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role,
+    SECOND, SecretText, Several, Signing, Size, Time, TokenKeys, TypePattern, Unreachable, WebAddress, Webhook,
+    WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -28,6 +29,7 @@ use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::notifications::topics::TopicPattern;
+use crate::seal::{self, KeyRing};
 use crate::store::preferences::Preference;
 
 /// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
@@ -123,6 +125,8 @@ options! {
         notifications: NotificationOptions;
         /// What the app's own backend sends: mail, push and the like.
         dispatch: DispatchOptions;
+        /// Tokens of other services that are kept for users.
+        tokens: TokenOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
         /// What is written down.
@@ -355,6 +359,27 @@ options! {
         url: Option<Url> = None, as Optional<AppAddress>;
         /// What these requests are signed with, as `whsec_` and base64; while it is changed two, the new one first.
         secret: Option<Secrets> = None, as Optional<WebhookSecret>;
+    }
+}
+
+options! {
+    /// Tokens of other services that are kept for users: encrypted, or not at all.
+    pub struct TokenOptions {
+        /// Keys, each ID:KEY, the key 32 bytes in base64; the first encrypts, all decrypt. `herald rotate-keys` brings what is stored under
+        /// the first.
+        keys: Option<KeyRing> = None, as Optional<TokenKeys>;
+        /// Whether the start fails where a key is missing that stored tokens need; else those tokens cannot be used.
+        strict: bool = false, as Flag;
+        /// How new ones are encrypted: `xc20p` is XChaCha20-Poly1305, `a256gcm` AES-256-GCM for those who need a FIPS algorithm.
+        algorithm: seal::Algorithm = seal::Algorithm::XChaCha20Poly1305, as Encryption;
+    }
+}
+
+impl TokenOptions {
+    /// The keys, which encrypt as is configured.
+    #[must_use]
+    pub fn key_ring(&self) -> Option<KeyRing> {
+        Some(self.keys.clone()?.encrypting(self.algorithm))
     }
 }
 

@@ -25,6 +25,7 @@ pub mod sending;
 pub mod sqlite;
 pub mod tasks;
 pub mod time;
+pub mod tokens;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -44,6 +45,7 @@ use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
 use tasks::Tasks;
 use time::Timestamp;
+use tokens::Tokens;
 
 /// Whose inbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,7 +58,7 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Debug + Send + Sync {
+pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Debug + Send + Sync {
     /// Returns when it answers.
     ///
     /// # Errors

@@ -12,6 +12,7 @@ mod commands;
 mod configuration;
 mod credentials;
 mod health;
+mod keys;
 mod log;
 mod metrics;
 mod process;

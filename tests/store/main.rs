@@ -31,4 +31,5 @@ mod postgres;
 mod server;
 mod support;
 mod tasks;
+mod tokens;
 mod trouble;

@@ -18,6 +18,7 @@ mod outbox;
 mod people;
 mod preferences;
 mod tasks;
+mod tokens;
 
 use std::str::FromStr as _;
 use std::time::Duration;

@@ -12,6 +12,7 @@ mod outbox;
 mod people;
 mod preferences;
 mod tasks;
+mod tokens;
 
 use std::path::Path;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use super::{Inbox, Store, StoreError};
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "begin", include_str!("../../../migrations/sqlite/0001_begin.sql")),
     (2, "ways", include_str!("../../../migrations/sqlite/0002_ways.sql")),
+    (3, "integrations", include_str!("../../../migrations/sqlite/0003_integrations.sql")),
 ];
 
 /// Connections that read.

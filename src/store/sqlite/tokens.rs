@@ -1,0 +1,60 @@
+//! Tokens of other services. The key's id is the fourth part of the text; SQLite has no function that splits, so it is found by comparing.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use sqlx::AssertSqlSafe;
+use uuid::Uuid;
+
+use super::Sqlite;
+use crate::seal::{TokenColumn, key_of};
+use crate::store::StoreError;
+use crate::store::tokens::{StoredTokens, Tokens};
+
+#[async_trait]
+impl Tokens for Sqlite {
+    async fn tokens_by_key(&self) -> Result<Vec<(String, u64)>, StoreError> {
+        let sql = "SELECT access_token_enc FROM user_integrations WHERE access_token_enc IS NOT NULL
+            UNION ALL SELECT refresh_token_enc FROM user_integrations WHERE refresh_token_enc IS NOT NULL";
+        let tokens: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *self.read().await?).await?;
+        let mut keys = BTreeMap::new();
+        for token in &tokens {
+            *keys.entry(key_of(token).unwrap_or_default().to_owned()).or_default() += 1;
+        }
+        Ok(keys.into_iter().collect())
+    }
+
+    async fn tokens_not_under(
+        &self,
+        key: &str,
+        after: Option<Uuid>,
+        limit: usize,
+    ) -> Result<Vec<StoredTokens>, StoreError> {
+        type Row = (String, String, String, String, String, Option<String>, Option<String>);
+        // A key's id has no character that `LIKE` would take for another one but `_`, which is escaped.
+        let under = format!("enc:v1:%:{}:%", key.replace('_', "\\_"));
+        let sql = "SELECT id, app_id, user_id, service, service_user_id, access_token_enc, refresh_token_enc
+            FROM user_integrations WHERE id > $1
+                AND (access_token_enc NOT LIKE $2 ESCAPE '\\' OR refresh_token_enc NOT LIKE $2 ESCAPE '\\')
+            ORDER BY id LIMIT $3";
+        let after = after.map(|id| id.to_string()).unwrap_or_default();
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let query = sqlx::query_as(sql).bind(after).bind(under).bind(limit);
+        let rows: Vec<Row> = query.fetch_all(&mut *self.read().await?).await?;
+        let tokens = rows.into_iter().map(|(id, app, user, service, service_user, access, refresh)| {
+            let id = id.parse().map_err(|error: uuid::Error| sqlx::Error::Decode(error.into()))?;
+            Ok(StoredTokens { id, app, user, service, service_user, access, refresh })
+        });
+        Ok(tokens.collect::<Result<_, sqlx::Error>>()?)
+    }
+
+    async fn replace_token(&self, id: Uuid, column: TokenColumn, old: &str, new: &str) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let column = column.as_str();
+        let sql = format!("UPDATE user_integrations SET {column} = $3 WHERE id = $1 AND {column} = $2");
+        let query = sqlx::query(AssertSqlSafe(sql)).bind(id.to_string()).bind(old).bind(new);
+        let replaced = query.execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(replaced > 0)
+    }
+}
