@@ -6,7 +6,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use super::error::{ApiError, Refusal};
@@ -84,6 +85,34 @@ pub enum Fault {
     Backend(#[from] ApiError),
 }
 
+/// What any request may be refused with.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Failed {
+    error: Reason,
+}
+
+/// Why.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Reason {
+    /// For programs, such as `invalid_request`.
+    code: &'static str,
+    /// For people: what is wrong, and what is allowed.
+    message: String,
+    /// Under which the server's log says more.
+    request_id: Uuid,
+}
+
+/// The statuses of that, for the description of the API.
+#[derive(IntoResponses)]
+pub enum Refused {
+    /// The request is not right: 400, 401, 403, 404, 405, 408, 409, 410, 413, 415 or 429. Nothing was changed.
+    #[response(status = "4XX")]
+    Wrong(Failed),
+    /// Something is away (503), full (507) or broken (500). Nothing was changed; try again after `Retry-After` seconds.
+    #[response(status = "5XX")]
+    Away(Failed),
+}
+
 impl From<StoreError> for Fault {
     fn from(error: StoreError) -> Self {
         match error {
@@ -156,6 +185,7 @@ const fn backend_code(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED => "unauthenticated",
         StatusCode::FORBIDDEN => "forbidden",
         StatusCode::NOT_FOUND => "unknown_app",
+        StatusCode::METHOD_NOT_ALLOWED => "method_not_allowed",
         StatusCode::PAYLOAD_TOO_LARGE => "too_large",
         StatusCode::REQUEST_TIMEOUT => "body_incomplete",
         StatusCode::TOO_MANY_REQUESTS => "rate_limited",
@@ -168,8 +198,8 @@ impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let (status, code) = self.shape();
         let request_id = Uuid::now_v7();
-        let error = json!({ "code": code, "message": self.to_string(), "request_id": request_id });
-        let mut response = (status, Json(json!({ "error": error }))).into_response();
+        let error = Reason { code, message: self.to_string(), request_id };
+        let mut response = (status, Json(Failed { error })).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().extend(self.header());
         response.extensions_mut().insert(Refusal(format!("{} [{request_id}]", self.reason())));

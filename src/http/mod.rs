@@ -4,6 +4,7 @@
 //! API in [`fault`].
 
 pub mod backend;
+pub mod description;
 pub mod error;
 pub mod fault;
 pub mod idempotency;
@@ -21,12 +22,13 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
 use crate::metrics;
 use crate::parts::Parts;
 use error::{ApiError, Refusal};
+use fault::Fault;
 use peer::Peer;
 
 /// The main listener's routes.
@@ -38,13 +40,26 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .merge(users)
         .merge(inbound::routes(&parts.config))
         .merge(widget::routes(prefix))
+        .merge(description::routes(prefix))
         .merge(pusher::routes(prefix))
         .merge(backend::routes(prefix))
         .merge(ops::health())
-        .fallback(async |request| pusher::refuse(request, ApiError::NotFound).await)
-        .method_not_allowed_fallback(async |request| pusher::refuse(request, ApiError::MethodNotAllowed).await)
+        .fallback(async |state, request| refuse(state, request, ApiError::NotFound).await)
+        .method_not_allowed_fallback(async |state, request| refuse(state, request, ApiError::MethodNotAllowed).await)
         .layer(from_fn_with_state(Arc::clone(&parts), watch))
         .with_state(parts)
+}
+
+/// Refuses what there is not, in the form of the API that it would belong to.
+async fn refuse(State(parts): State<Arc<Parts>>, request: Request, error: ApiError) -> Response {
+    let path = request.uri().path().strip_prefix(&*parts.config.server.path_prefix).unwrap_or_default();
+    let is_own = path.starts_with("/v1/");
+    let error = pusher::refuse(request, error).await;
+    match error {
+        ApiError::NotFound if is_own => Fault::NotFound.into_response(),
+        other if is_own => Fault::from(other).into_response(),
+        other => other.into_response(),
+    }
 }
 
 /// Counts requests by the last part of their route, and status; who is refused gets a line in the log.
@@ -77,7 +92,9 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 32] = [
+const ROUTES: [(&str, &str); 34] = [
+    ("/openapi.json", "openapi"),
+    ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
     ("/inbox.d.ts", "inbox_js"),
     ("/notifications", "notifications"),
@@ -113,7 +130,8 @@ const ROUTES: [(&str, &str); 32] = [
 ];
 
 /// Statuses that are answered, as text for metrics.
-const STATUSES: [(StatusCode, &str); 18] = [
+const STATUSES: [(StatusCode, &str); 20] = [
+    (StatusCode::ACCEPTED, "202"),
     (StatusCode::OK, "200"),
     (StatusCode::SWITCHING_PROTOCOLS, "101"),
     (StatusCode::NO_CONTENT, "204"),
@@ -125,6 +143,7 @@ const STATUSES: [(StatusCode, &str); 18] = [
     (StatusCode::METHOD_NOT_ALLOWED, "405"),
     (StatusCode::REQUEST_TIMEOUT, "408"),
     (StatusCode::CONFLICT, "409"),
+    (StatusCode::GONE, "410"),
     (StatusCode::PAYLOAD_TOO_LARGE, "413"),
     (StatusCode::UNSUPPORTED_MEDIA_TYPE, "415"),
     (StatusCode::UPGRADE_REQUIRED, "426"),

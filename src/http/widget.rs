@@ -14,19 +14,20 @@ static MODULE: LazyLock<File> = LazyLock::new(|| File::new(&bare(include_str!(".
 static TYPES: LazyLock<File> = LazyLock::new(|| File::new(include_str!("../../web/inbox/inbox.d.ts")));
 
 /// A text with its tag.
-struct File {
+#[derive(Debug)]
+pub(super) struct File {
     text: String,
     tag: String,
 }
 
 impl File {
-    fn new(text: &str) -> Self {
+    pub(super) fn new(text: &str) -> Self {
         let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(text.as_bytes()));
         Self { text: text.to_owned(), tag: format!("\"{}\"", digest.chars().take(16).collect::<String>()) }
     }
 
     /// Pages of any origin may load it; browsers ask after five minutes whether it is still the same.
-    fn answer(&self, kind: &'static str, asked: &HeaderMap) -> Response {
+    pub(super) fn answer(&self, kind: &'static str, asked: &HeaderMap) -> Response {
         let tag = HeaderValue::from_str(&self.tag).unwrap_or(HeaderValue::from_static("\"\""));
         let headers = [
             (header::CONTENT_TYPE, HeaderValue::from_static(kind)),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+use utoipa::ToSchema;
 
 use crate::store::jobs::Audience;
 use crate::store::notification::{Draft, Severity, is_type};
@@ -58,33 +59,75 @@ pub enum Recipients {
 #[error("{0}")]
 pub struct InvalidWish(pub String);
 
-#[derive(Deserialize)]
-struct Written {
+/// What is asked for, as it is written; only its form is right.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewNotification)]
+pub struct Written {
+    #[schema(required, nullable = false)]
     to: Option<To>,
+    /// Words of a-z and 0-9 joined by `.`, `_` or `-`.
     #[serde(rename = "type")]
+    #[schema(
+        required,
+        nullable = false,
+        max_length = 200,
+        pattern = "^[a-z0-9]+([._-][a-z0-9]+)*$",
+        example = "comment.mentioned"
+    )]
     kind: Option<String>,
+    #[schema(required, nullable = false, min_length = 1, max_length = 500)]
     title: Option<String>,
+    #[schema(max_length = 10_000)]
     message: Option<String>,
+    #[schema(value_type = Option<Severity>)]
     severity: Option<String>,
+    /// Begins with https://, http:// or /.
+    #[schema(max_length = 2_048, pattern = "^(https?://|/([^/]|$))")]
     action_url: Option<String>,
+    /// Begins with https://, http:// or /.
+    #[schema(max_length = 2_048, pattern = "^(https?://|/([^/]|$))")]
     image_url: Option<String>,
+    /// Who did it; at most 4 KiB.
+    #[schema(value_type = Option<Object>)]
     actor: Option<Value>,
+    /// What it was done to; at most 4 KiB.
+    #[schema(value_type = Option<Object>)]
     object: Option<Value>,
+    /// Anything; at most 32 KiB.
     data: Option<Value>,
+    /// Makes a repetition safe: each user gets what has it once.
+    #[schema(min_length = 1, max_length = 255)]
     transaction_id: Option<String>,
+    /// While an item with the same key is open, it grows instead of a new one being made. Not together with `deliver_at`.
+    #[schema(min_length = 1, max_length = 255)]
     group_key: Option<String>,
+    /// From when on it is in the inboxes; at most a year ahead.
+    #[schema(value_type = Option<Timestamp>)]
     deliver_at: Option<String>,
+    /// When it vanishes.
+    #[schema(value_type = Option<Timestamp>)]
     expires_at: Option<String>,
+    #[schema(max_items = 1_000)]
     exclude_user_ids: Option<Vec<String>>,
+    #[schema(max_length = 255)]
     org_id: Option<String>,
+    /// By which ways besides the inbox it may go, of push, email, sms and chat; all if nothing is said.
     channels: Option<Vec<String>>,
 }
 
-#[derive(Deserialize)]
-struct To {
+/// For whom: exactly one of these.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = Recipients)]
+pub struct To {
+    #[schema(min_items = 1, max_items = 1_000)]
     user_ids: Option<Vec<String>>,
+    /// Those who follow it.
+    #[schema(min_length = 1, max_length = 200)]
     topic: Option<String>,
+    /// Its members.
+    #[schema(min_length = 1, max_length = 255)]
     org_id: Option<String>,
+    /// Everybody who is known.
     all: Option<bool>,
 }
 

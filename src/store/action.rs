@@ -1,6 +1,7 @@
 //! What can be done to a notification, and what it makes of one (section 8.5): the same whatever keeps it.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::notification::{Draft, Notification};
 use super::time::Timestamp;
@@ -27,7 +28,7 @@ pub enum Action {
 }
 
 /// What can be done to all of an inbox at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum MarkAll {
     /// They were shown.

@@ -2,13 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::preferences::Channel;
 use super::time::Timestamp;
 
 /// How much a notification matters. `critical` ones pass every preference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Can wait.
@@ -53,7 +54,7 @@ pub fn is_type(text: &str) -> bool {
 }
 
 /// What a notification says, as whoever creates it wrote it; checked already.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Draft {
     /// What kind it is, such as `comment.mentioned`.
     #[serde(rename = "type")]
@@ -87,7 +88,7 @@ pub struct Draft {
 }
 
 /// A notification in a user's inbox: a row, and what the API answers.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Notification {
     /// A UUID, version 7.
     pub id: Uuid,
@@ -128,7 +129,7 @@ impl Notification {
 }
 
 /// How many of an inbox are new; each is counted up to [`Counts::MOST`], which means "that many or more".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Counts {
     /// In the inbox and not read.
     pub unread: i64,
@@ -137,7 +138,7 @@ pub struct Counts {
 }
 
 /// How many unread ones of each severity there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct BySeverity {
     /// See [`Severity::Low`].
     pub low: i64,
@@ -171,7 +172,7 @@ impl Counts {
 }
 
 /// Where an inbox stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct InboxState {
     /// The revision of its last change.
     pub rev: i64,
@@ -180,18 +181,28 @@ pub struct InboxState {
 }
 
 /// Which notifications of an inbox are meant; by default all that are visible and not archived.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, IntoParams, ToSchema)]
+#[into_params(parameter_in = Query)]
 pub struct Filter {
     /// Read or not, seen or not.
+    #[param(inline, required = false)]
+    #[schema(required = false)]
     pub status: Status,
     /// Archived or not.
+    #[param(inline, required = false)]
+    #[schema(required = false)]
     pub archived: Archived,
     /// Hidden or not.
+    #[param(inline, required = false)]
+    #[schema(required = false)]
     pub snoozed: Snoozed,
     /// Of one of these kinds; one that ends with `.*` means all that begin so. Empty means any.
     #[serde(rename = "type", skip_serializing_if = "Vec::is_empty")]
+    #[param(required = false, max_items = 20)]
+    #[schema(required = false, max_items = 20)]
     pub kinds: Vec<String>,
     /// Of this severity.
+    #[param(inline)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub severity: Option<Severity>,
     /// Of this organization.
@@ -203,7 +214,7 @@ pub struct Filter {
 }
 
 /// See [`Filter::status`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Whatever it is.
@@ -218,7 +229,7 @@ pub enum Status {
 }
 
 /// See [`Filter::archived`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Archived {
     /// Only those that are not.
@@ -231,7 +242,7 @@ pub enum Archived {
 }
 
 /// See [`Filter::snoozed`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Snoozed {
     /// Only those that are visible.

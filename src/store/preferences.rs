@@ -3,12 +3,13 @@
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::time::Timestamp;
 use super::{Inbox, StoreError};
 
 /// A way to a user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Channel {
     /// The inbox.
@@ -47,7 +48,7 @@ impl Channel {
 }
 
 /// Whether a user wants notifications of a kind by a way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Preference {
     /// A type, a prefix with `.*`, or `*`.
     #[serde(rename = "type")]
@@ -59,11 +60,12 @@ pub struct Preference {
 }
 
 /// When a user is not to be disturbed, and how often to be written to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Settings {
     /// A zone of the IANA database.
     pub timezone: Option<String>,
     /// By weekday, spans of time; checked.
+    #[schema(value_type = Option<Object>, example = json!({ "mon": [["22:00", "24:00"]] }))]
     pub quiet_hours: Option<Value>,
     /// Nothing but the inbox until then.
     pub paused_until: Option<Timestamp>,
@@ -72,7 +74,7 @@ pub struct Settings {
 }
 
 /// See [`Settings::digest`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Digest {
     /// Each at once.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sqlx::encode::IsNull;
 use sqlx::error::BoxDynError;
 use sqlx::{Database, Decode, Encode, Postgres, Sqlite, Type};
+use utoipa::ToSchema;
 
 /// Microseconds from 1970 to 2000, from when Postgres counts.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
@@ -17,7 +18,8 @@ const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 const LAST: i64 = 253_402_207_199_999_999;
 
 /// See the module. Its text is RFC 3339 in UTC with microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, format = DateTime)]
 pub struct Timestamp(i64);
 
 /// A text that is no moment.

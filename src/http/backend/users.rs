@@ -7,14 +7,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::caller::Backend;
-use crate::http::fault::Fault;
-use crate::http::user::inbox::page;
+use crate::http::fault::{Fault, Refused};
+use crate::http::user::inbox::{Answer, Items, Which, page};
+use crate::http::user::preferences::Followed;
 use crate::notifications::wish;
 use crate::parts::Parts;
 use crate::store::Inbox;
+use crate::store::notification::Filter;
 use crate::store::people::User;
 use crate::store::time::Timestamp;
 
@@ -22,14 +25,19 @@ use crate::store::time::Timestamp;
 const MAX_TEXT: usize = 2_048;
 const MAX_METADATA: usize = 8 * 1024;
 
-#[derive(Deserialize)]
-struct Told {
+/// What a backend says of a user; what is not named is nothing.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(as = NewUser)]
+pub struct Told {
     email: Option<String>,
     name: Option<String>,
     image_url: Option<String>,
     locale: Option<String>,
     timezone: Option<String>,
+    /// What everybody may know; at most 8 KiB.
+    #[schema(value_type = Option<Object>)]
     public_metadata: Option<Map<String, Value>>,
+    /// Whether nobody is served as this user; connections end at once.
     banned: Option<bool>,
 }
 
@@ -37,6 +45,12 @@ struct Told {
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    put, path = "/v1/users/{user_id}", tag = "users", operation_id = "put_user", summary = "Tell of a user, where no identity provider does",
+    params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id")), request_body = Told,
+    responses((status = 204, description = "The user is so now"), (status = 410, description = "The user was deleted"), Refused),
+    security(("signature" = []), ("api_key" = [])),
+)]
 pub async fn put(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<StatusCode, Fault> {
     let told: Told = backend.json()?;
     let metadata = Value::Object(told.public_metadata.unwrap_or_default());
@@ -80,6 +94,13 @@ pub async fn put(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<St
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/inbox", tag = "users", operation_id = "user_inbox", summary = "A user's inbox, for those who help",
+    params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id"), Filter,
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Notifications of the page; 20 if nothing is said"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")),
+    responses((status = 200, body = Answer<Items>), Refused), security(("signature" = []), ("api_key" = [])),
+)]
 pub async fn inbox(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<Response, Fault> {
     let inbox = Inbox { app: backend.app.id(), user: user_id(&backend)? };
     page(&parts, inbox, backend.head.uri.query().unwrap_or_default(), Timestamp::now()).await
@@ -89,15 +110,26 @@ pub async fn inbox(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn topics(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<Json<Value>, Fault> {
+#[utoipa::path(
+    get, path = "/v1/users/{user_id}/topics", tag = "users", operation_id = "user_topics", summary = "The topics that a user follows",
+    params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id")),
+    responses((status = 200, body = Followed), Refused), security(("signature" = []), ("api_key" = [])),
+)]
+pub async fn topics(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<Json<Followed>, Fault> {
     let topics = parts.notifications()?.store.topics(backend.app.id(), user_id(&backend)?).await?;
-    Ok(Json(json!({ "topics": topics })))
+    Ok(Json(Followed { topics }))
 }
 
 /// `PUT /v1/users/{user_id}/topics/{topic}`
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    put, path = "/v1/users/{user_id}/topics/{topic}", tag = "users", operation_id = "user_follows", summary = "A user follows a topic from now on",
+    params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id"),
+        ("topic" = String, Path, min_length = 1, max_length = 200, description = "The topic's name")),
+    responses((status = 204, description = "The user follows it"), Refused), security(("signature" = []), ("api_key" = [])),
+)]
 pub async fn follow(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<StatusCode, Fault> {
     follows(&parts, &backend, true).await
 }
@@ -106,6 +138,12 @@ pub async fn follow(State(parts): State<Arc<Parts>>, backend: Backend) -> Result
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    delete, path = "/v1/users/{user_id}/topics/{topic}", tag = "users", operation_id = "user_unfollows", summary = "A user follows a topic no more",
+    params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id"),
+        ("topic" = String, Path, min_length = 1, max_length = 200, description = "The topic's name")),
+    responses((status = 204, description = "The user does not follow it"), Refused), security(("signature" = []), ("api_key" = [])),
+)]
 pub async fn unfollow(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<StatusCode, Fault> {
     follows(&parts, &backend, false).await
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Response};
-use serde_json::json;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::http::error::ApiError;
-use crate::http::fault::Fault;
+use crate::http::fault::{Fault, Refused};
 use crate::http::pusher::body;
 use crate::integrations::clerk::webhook;
 use crate::parts::Parts;
@@ -19,11 +19,22 @@ use crate::store::time::Timestamp;
 /// The largest body.
 const MAX_BYTES: usize = 1024 * 1024;
 
+/// It need not be sent again.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Received {
+    received: bool,
+}
+
 /// Applies a webhook. Clerk sends it again unless the answer is 200, so that is what it gets for all that a repetition would not change.
 ///
 /// # Errors
 /// 400 for what is not Clerk's, without a word why; 500 when it could not be kept.
-pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
+#[utoipa::path(
+    post, path = "/webhooks/clerk", tag = "webhooks", operation_id = "clerk_webhook", summary = "What Clerk tells of users, sessions and organizations, signed by Svix",
+    params(("svix-id" = String, Header), ("svix-timestamp" = String, Header), ("svix-signature" = String, Header)),
+    request_body(content = Object, description = "As Clerk sends it"), responses((status = 200, body = Received), Refused),
+)]
+pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Received>, Fault> {
     let (head, body) = request.into_parts();
     let within = parts.config.server.request_timeout;
     let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
@@ -46,5 +57,5 @@ pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Resul
             }
         }
     }
-    Ok(Json(json!({ "received": true })).into_response())
+    Ok(Json(Received { received: true }))
 }

@@ -11,12 +11,14 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::join_all;
 use herald_protocol::signature::{channel_string, user_string};
 use herald_protocol::{ChannelKind, ChannelName};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
+use utoipa::ToSchema;
 
 use super::caller;
 use super::form::{self, Channels};
 use crate::apps::App;
-use crate::http::fault::Fault;
+use crate::http::fault::{Fault, Refused};
 use crate::http::pusher::body;
 use crate::hub::Binding;
 use crate::identity::Identity;
@@ -31,10 +33,61 @@ const AT_ONCE: usize = 8;
 /// How long a connection outlives its token where there is no session that could end it.
 const WITHOUT_SESSION: Duration = Duration::from_secs(60 * 60);
 
+/// What a client asks for, as a form or as JSON.
+#[derive(ToSchema)]
+pub struct AuthorizationRequest {
+    /// The connection's id.
+    #[schema(pattern = "^[0-9]+\\.[0-9]+$", example = "1234.5678")]
+    pub socket_id: String,
+    /// The channel. Several at once are `channel_name[0]`, `channel_name[1]`, …; the answer has `{"status","data"}` under each name then.
+    #[schema(min_length = 1, pattern = "^(private|presence)-[-a-zA-Z0-9_=@,.;]+$", example = "private-user-user_2abc")]
+    pub channel_name: String,
+    /// Which app, where there are several.
+    pub app: Option<String>,
+}
+
+/// What the client presents to the server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Authorization {
+    auth: String,
+    /// Who the user is, on presence channels: JSON in a string.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    channel_data: Option<String>,
+    /// The key of an encrypted channel.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    shared_secret: Option<String>,
+}
+
+/// Which connection signs in.
+#[derive(ToSchema)]
+pub struct SignInRequest {
+    /// The connection's id.
+    #[schema(pattern = "^[0-9]+\\.[0-9]+$", example = "1234.5678")]
+    pub socket_id: String,
+    /// Which app, where there are several.
+    pub app: Option<String>,
+}
+
+/// What it presents to the server.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct SignIn {
+    auth: String,
+    /// Who the user is: JSON in a string.
+    user_data: String,
+}
+
 /// Authorizes subscriptions: one, or as many as are named.
 ///
 /// # Errors
 /// See [`Fault`]; of several channels, one that is not allowed fails by itself.
+#[utoipa::path(
+    post, path = "/pusher/auth", tag = "auth", operation_id = "authorize_channel", summary = "Authorize a subscription; also under /api/pusher/auth",
+    request_body(content(
+        (AuthorizationRequest = "application/x-www-form-urlencoded"), (AuthorizationRequest = "application/json"))),
+    responses((status = 200, body = Authorization), Refused), security(("session" = [])),
+)]
 pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let mut asked = ask(&parts, request).await?;
     if asked.form.channels.names().iter().any(|name| name.starts_with("presence-")) {
@@ -58,7 +111,7 @@ pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Resul
                 };
                 answers.insert(name.clone(), answer);
             }
-            Ok(answer(Value::Object(answers)))
+            Ok(answer(answers))
         }
     }
 }
@@ -67,13 +120,18 @@ pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Resul
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    post, path = "/pusher/user-auth", tag = "auth", operation_id = "sign_in", summary = "Sign a connection in; also under /api/pusher/user-auth",
+    request_body(content((SignInRequest = "application/x-www-form-urlencoded"), (SignInRequest = "application/json"))),
+    responses((status = 200, body = SignIn), Refused), security(("session" = [])),
+)]
 pub async fn user(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let Asked { identity, app, form, known } = ask(&parts, request).await?;
     let known = self::known(&parts, known, &identity).await?;
     let user_info = user_info(&identity, known.as_ref(), app.limits().presence_user_info);
     let user_data = json!({ "id": identity.user, "user_info": user_info }).to_string();
     let signature = app.options.secret.sign(user_string(form.socket_id, &user_data).as_bytes());
-    Ok(answer(json!({ "auth": format!("{}:{signature}", app.options.key), "user_data": user_data })))
+    Ok(answer(SignIn { auth: format!("{}:{signature}", app.options.key), user_data }))
 }
 
 /// A request whose user is known.
@@ -150,7 +208,7 @@ async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Result
     Ok(found.or(kept))
 }
 
-async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value, Fault> {
+async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Authorization, Fault> {
     let Asked { identity, app, form, known } = asked;
     let name = ChannelName::parse(name, app.limits().channel_name)
         .map_err(|error| Fault::Invalid(format!("`channel_name`: {error}")))?;
@@ -181,22 +239,17 @@ async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Value
         json!({ "user_id": identity.user, "user_info": user_info }).to_string()
     });
     let signed = channel_string(form.socket_id, name.as_str(), channel_data.as_deref());
-    let mut answer = Map::new();
-    answer.insert(
-        "auth".to_owned(),
-        format!("{}:{}", app.options.key, app.options.secret.sign(signed.as_bytes())).into(),
-    );
-    if let Some(channel_data) = channel_data {
-        answer.insert("channel_data".to_owned(), channel_data.into());
-    }
-    if matches!(name.kind(), ChannelKind::PrivateEncrypted | ChannelKind::PrivateEncryptedCache) {
+    let shared_secret = if matches!(name.kind(), ChannelKind::PrivateEncrypted | ChannelKind::PrivateEncryptedCache) {
         let key = parts.config.auth.encryption_master_key.as_ref();
         let key = key.ok_or_else(|| {
             Fault::Forbidden("encrypted channels need a master key, which is not configured".to_owned())
         })?;
-        answer.insert("shared_secret".to_owned(), key.shared_secret(name.as_str()).into());
-    }
-    Ok(Value::Object(answer))
+        Some(key.shared_secret(name.as_str()))
+    } else {
+        None
+    };
+    let auth = format!("{}:{}", app.options.key, app.options.secret.sign(signed.as_bytes()));
+    Ok(Authorization { auth, channel_data, shared_secret })
 }
 
 fn denied() -> Fault {
@@ -217,7 +270,7 @@ fn user_info(identity: &Identity, known: Option<&User>, limit: usize) -> Value {
     if info.to_string().len() <= limit { info } else { json!({}) }
 }
 
-fn answer(value: Value) -> Response {
+fn answer(value: impl Serialize) -> Response {
     let headers = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     (StatusCode::OK, headers, Json(value)).into_response()
 }

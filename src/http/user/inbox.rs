@@ -8,14 +8,15 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use data_encoding::BASE64URL_NOPAD;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::caller;
 use crate::apps::App;
 use crate::http::error::ApiError;
-use crate::http::fault::Fault;
+use crate::http::fault::{Fault, Refused};
 use crate::http::pusher::body;
 use crate::identity::Identity;
 use crate::notifications::Notifications;
@@ -24,7 +25,7 @@ use crate::parts::Parts;
 use crate::store::Inbox;
 use crate::store::action::{Action, MarkAll};
 use crate::store::notification::{
-    Archived, Cursor, Filter, InboxState, Notification, Severity, Since, Snoozed, Status, is_type,
+    Archived, BySeverity, Cursor, Filter, InboxState, Notification, Severity, Since, Snoozed, Status, is_type,
 };
 use crate::store::time::Timestamp;
 
@@ -82,10 +83,42 @@ pub(super) async fn begin_with(parts: &Parts, request: Request) -> Result<(Mine,
     Ok((mine, object))
 }
 
+/// Which app is meant.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Which {
+    /// Its id or its key; needed where there are several. The header `X-Herald-App` does as well.
+    pub app: Option<String>,
+}
+
+/// An answer about an inbox: what was asked for, and where the inbox stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Answer<T> {
+    #[serde(flatten)]
+    what: T,
+    #[serde(flatten)]
+    state: InboxState,
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Items {
+    items: Vec<Notification>,
+    /// Where the next page begins, if there is one: `cursor` of the next request.
+    next_cursor: Option<String>,
+}
+
 /// `GET /v1/inbox`
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    get, path = "/v1/inbox", tag = "inbox", operation_id = "list_inbox", summary = "A page of the user's inbox, newest first",
+    params(Which, Filter,
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100, description = "Notifications of the page; 20 if nothing is said"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before")),
+    responses((status = 200, body = Answer<Items>), Refused), security(("session" = [])),
+)]
 pub async fn list(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, head) = begin(&parts, request).await?;
     page(&parts, mine.inbox(), head.uri.query().unwrap_or_default(), mine.now).await
@@ -103,13 +136,30 @@ pub async fn page(parts: &Parts, inbox: Inbox<'_>, query: &str, now: Timestamp) 
     let page = store.list(inbox, &query.filter()?, after, limit, now).await?;
     let next =
         page.next.map(|next| BASE64URL_NOPAD.encode(format!("{}:{}", next.visible_at.as_micros(), next.id).as_bytes()));
-    Ok(answer(json!({ "items": page.items, "next_cursor": next }), page.state))
+    Ok(answer(Items { items: page.items, next_cursor: next }, page.state))
+}
+
+/// How many are new. Counting ends at 1,000, which means "that many or more".
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Counted {
+    unread: i64,
+    unseen: i64,
+    /// The unread ones.
+    by_severity: BySeverity,
+    rev: i64,
 }
 
 /// `GET /v1/inbox/counts`
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    get, path = "/v1/inbox/counts", tag = "inbox", operation_id = "inbox_counts", summary = "How many are unread and unseen",
+    params(Which, ("If-None-Match" = Option<String>, Header, description = "The `ETag` that is known")),
+    responses((status = 200, body = Counted, headers(("ETag" = String, description = "The revision"))),
+        (status = 304, description = "Nothing has changed"), Refused),
+    security(("session" = [])),
+)]
 pub async fn counts(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, head) = begin(&parts, request).await?;
     let store = &parts.notifications()?.store;
@@ -120,33 +170,87 @@ pub async fn counts(State(parts): State<Arc<Parts>>, request: Request) -> Result
     if known == Some(tag.as_str()) {
         return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
     }
-    let counts = json!({ "unread": counts.unread, "unseen": counts.unseen, "by_severity": by_severity, "rev": rev });
-    Ok((StatusCode::OK, headers, Json(counts)).into_response())
+    let counted = Counted { unread: counts.unread, unseen: counts.unseen, by_severity, rev };
+    Ok((StatusCode::OK, headers, Json(counted)).into_response())
+}
+
+/// What has changed, in the order of revisions.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Changed {
+    changes: Vec<Change>,
+    /// `since` of the next request, if there is more.
+    next: Option<String>,
+    /// What the client knows is too old or of another inbox: it has to load anew. Then there are no changes.
+    reset: bool,
+}
+
+/// A notification as it is now, or the id of one that is gone.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub enum Change {
+    /// It is gone.
+    Gone {
+        /// The revision of that.
+        rev: Option<i64>,
+        /// Its id.
+        deleted: Uuid,
+    },
+    /// It is so now.
+    Now {
+        /// The revision of that.
+        rev: Option<i64>,
+        /// What it is.
+        notification: Box<Notification>,
+    },
+}
+
+impl From<Notification> for Change {
+    fn from(item: Notification) -> Self {
+        let rev = item.rev;
+        match item.deleted_at {
+            Some(_) => Self::Gone { rev, deleted: item.id },
+            None => Self::Now { rev, notification: Box::new(item) },
+        }
+    }
 }
 
 /// `GET /v1/inbox/changes?since=`, where `since` is a revision, or the `next` of the page before.
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    get, path = "/v1/inbox/changes", tag = "inbox", operation_id = "inbox_changes", summary = "What has changed since a revision",
+    params(Which,
+        ("since" = String, Query, pattern = "^[0-9]{1,9}(:[0-9a-f-]{36})?$", description = "The revision that is known, or `next` of the answer before", example = "42"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Changes of the answer; 100 if nothing is said")),
+    responses((status = 200, body = Answer<Changed>), Refused), security(("session" = [])),
+)]
 pub async fn changes(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, head) = begin(&parts, request).await?;
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
     let limit = query.limit(CHANGES, MAX_CHANGES)?;
     let since = since(query.get("since").ok_or_else(|| invalid("`since` is missing: the revision that is known"))?)?;
     let changes = parts.notifications()?.store.changes(mine.inbox(), since, limit, mine.now).await?;
-    let change = |item: &Notification| match item.deleted_at {
-        Some(_) => json!({ "rev": item.rev, "deleted": item.id }),
-        None => json!({ "rev": item.rev, "notification": item }),
-    };
     let next = changes.next.and_then(|next| Some(format!("{}:{}", next.rev, next.id?)));
-    let items: Vec<Value> = changes.items.iter().map(change).collect();
-    Ok(answer(json!({ "changes": items, "next": next, "reset": changes.reset }), changes.state))
+    let items = changes.items.into_iter().map(Change::from).collect();
+    Ok(answer(Changed { changes: items, next, reset: changes.reset }, changes.state))
+}
+
+/// One of them.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct One {
+    notification: Notification,
 }
 
 /// `GET /v1/inbox/{id}`
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    get, path = "/v1/inbox/{id}", tag = "inbox", operation_id = "get_notification", summary = "One notification",
+    params(Which, ("id" = Uuid, Path, description = "The notification's id")),
+    responses((status = 200, body = Answer<One>), Refused), security(("session" = [])),
+)]
 pub async fn show(
     State(parts): State<Arc<Parts>>,
     Path(id): Path<String>,
@@ -155,13 +259,34 @@ pub async fn show(
     let (mine, _) = begin(&parts, request).await?;
     let found = parts.notifications()?.store.notification(mine.inbox(), uuid(&id)?, mine.now).await?;
     let (notification, state) = found.ok_or(Fault::NotFound)?;
-    Ok(answer(json!({ "notification": notification }), state))
+    Ok(answer(One { notification }, state))
+}
+
+/// What can be changed of a notification: at least one of these.
+#[derive(ToSchema)]
+pub struct Wanted {
+    /// Only `true`.
+    #[schema(nullable = false)]
+    pub seen: Option<bool>,
+    /// Whether it is read.
+    #[schema(nullable = false)]
+    pub read: Option<bool>,
+    /// Whether it is put away.
+    #[schema(nullable = false)]
+    pub archived: Option<bool>,
+    /// Hidden until then, a minute to 90 days ahead; `null` brings it back.
+    pub snoozed_until: Option<Timestamp>,
 }
 
 /// `PATCH /v1/inbox/{id}`: what is named is done, in one order.
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    patch, path = "/v1/inbox/{id}", tag = "inbox", operation_id = "change_notification", summary = "Change one notification",
+    params(Which, ("id" = Uuid, Path, description = "The notification's id")), request_body = Wanted,
+    responses((status = 200, body = Answer<One>), Refused), security(("session" = [])),
+)]
 pub async fn change(
     State(parts): State<Arc<Parts>>,
     Path(id): Path<String>,
@@ -172,13 +297,18 @@ pub async fn change(
     let notifications = parts.notifications()?;
     let acted = notifications.store.act(mine.inbox(), uuid(&id)?, &actions, mine.now).await?.ok_or(Fault::NotFound)?;
     tell(notifications, acted.changed);
-    Ok(answer(json!({ "notification": acted.notification }), acted.state))
+    Ok(answer(One { notification: acted.notification }, acted.state))
 }
 
 /// `DELETE /v1/inbox/{id}`
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    delete, path = "/v1/inbox/{id}", tag = "inbox", operation_id = "delete_notification", summary = "Delete one notification",
+    params(Which, ("id" = Uuid, Path, description = "The notification's id")),
+    responses((status = 204, description = "It is gone"), Refused), security(("session" = [])),
+)]
 pub async fn delete(
     State(parts): State<Arc<Parts>>,
     Path(id): Path<String>,
@@ -191,16 +321,34 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-#[derive(Deserialize)]
-struct Bulk {
+/// An action on several.
+#[derive(Debug, Deserialize, ToSchema)]
+pub struct Bulk {
+    /// Which.
+    #[schema(value_type = Vec<Uuid>, min_items = 1, max_items = 100)]
     ids: Vec<String>,
+    /// One of seen, read, unread, archive, unarchive and delete.
+    #[schema(pattern = "^(seen|read|unread|archive|unarchive|delete)$")]
     action: String,
+}
+
+/// How that went.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct BulkDone {
+    /// How many changed.
+    updated: u64,
+    /// Those that are not in this inbox.
+    missing: Vec<Uuid>,
 }
 
 /// `POST /v1/inbox/bulk`: one action on several notifications.
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    post, path = "/v1/inbox/bulk", tag = "inbox", operation_id = "bulk_inbox", summary = "One action on several notifications", params(Which), request_body = Bulk,
+    responses((status = 200, body = Answer<BulkDone>), Refused), security(("session" = [])),
+)]
 pub async fn bulk(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, body) = begin_with(&parts, request).await?;
     let Bulk { ids, action } =
@@ -223,7 +371,25 @@ pub async fn bulk(State(parts): State<Arc<Parts>>, request: Request) -> Result<R
     let notifications = parts.notifications()?;
     let acted = notifications.store.act_on_many(mine.inbox(), &ids, action, mine.now).await?;
     tell(notifications, acted.updated > 0);
-    Ok(answer(json!({ "updated": acted.updated, "missing": acted.missing }), acted.state))
+    Ok(answer(BulkDone { updated: acted.updated, missing: acted.missing }, acted.state))
+}
+
+/// An action on all that are known.
+#[derive(ToSchema)]
+pub struct Marked {
+    /// What is done.
+    pub action: MarkAll,
+    /// The revision that the caller knows: what is newer is left alone.
+    pub up_to_rev: i64,
+    /// Which of them; all if nothing is said.
+    pub filter: Option<Filter>,
+}
+
+/// How that went.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct MarkedDone {
+    /// How many changed.
+    updated: u64,
 }
 
 /// `POST /v1/inbox/mark-all`: one action on all that the filter means and that the caller has seen, by the revision it knows: what arrives
@@ -231,6 +397,10 @@ pub async fn bulk(State(parts): State<Arc<Parts>>, request: Request) -> Result<R
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    post, path = "/v1/inbox/mark-all", tag = "inbox", operation_id = "mark_inbox", summary = "One action on all that are known", params(Which), request_body = Marked,
+    responses((status = 200, body = Answer<MarkedDone>), Refused), security(("session" = [])),
+)]
 pub async fn mark_all(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let (mine, body) = begin_with(&parts, request).await?;
     let action = match body.get("action").and_then(Value::as_str) {
@@ -249,7 +419,7 @@ pub async fn mark_all(State(parts): State<Arc<Parts>>, request: Request) -> Resu
     let notifications = parts.notifications()?;
     let (updated, state) = notifications.store.mark_all(mine.inbox(), action, up_to_rev, &filter, mine.now).await?;
     tell(notifications, updated > 0);
-    Ok(answer(json!({ "updated": updated }), state))
+    Ok(answer(MarkedDone { updated }, state))
 }
 
 fn tell(notifications: &Notifications, changed: bool) {
@@ -259,12 +429,10 @@ fn tell(notifications: &Notifications, changed: bool) {
 }
 
 /// Every answer about an inbox says where it stands.
-fn answer(mut value: Value, state: InboxState) -> Response {
-    value["rev"] = state.rev.into();
-    value["counts"] = json!({ "unread": state.counts.unread, "unseen": state.counts.unseen });
+fn answer(what: impl Serialize, state: InboxState) -> Response {
     let mut headers = HeaderMap::new();
     headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("private, no-store"));
-    (StatusCode::OK, headers, Json(value)).into_response()
+    (StatusCode::OK, headers, Json(Answer { what, state })).into_response()
 }
 
 pub(super) fn invalid(text: impl Into<String>) -> Fault {
@@ -328,6 +496,9 @@ fn actions(body: &Map<String, Value>, now: Timestamp) -> Result<Vec<Action>, Fau
     Ok(actions)
 }
 
+/// What a filter may speak of; what else stands in one is left out of account.
+const FILTERS: [&str; 7] = ["status", "archived", "snoozed", "type", "severity", "org_id", "created_after"];
+
 /// Parameters of a query, or members of a filter.
 struct Query(Vec<(String, String)>);
 
@@ -339,7 +510,7 @@ impl Query {
 
     fn of(filter: &Map<String, Value>) -> Result<Self, Fault> {
         let mut pairs = Vec::new();
-        for (name, value) in filter {
+        for (name, value) in filter.iter().filter(|(name, _)| FILTERS.contains(&name.as_str())) {
             let values = match value {
                 Value::Null => continue,
                 Value::Array(values) => values.iter().collect(),

@@ -6,24 +6,38 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use super::inbox::{Mine, begin, begin_with, invalid};
+use super::inbox::{Mine, Which, begin, begin_with, invalid};
 use crate::config::is_type_pattern;
-use crate::http::fault::Fault;
+use crate::http::fault::{Fault, Refused};
 use crate::notifications::hours::{self, QuietHours};
 use crate::notifications::wish;
 use crate::parts::Parts;
-use crate::store::preferences::{Preference, Settings};
+use crate::store::preferences::{Digest, Preference, Settings};
+use crate::store::time::Timestamp;
 
 /// Preferences of one request.
 const MAX_PREFERENCES: usize = 100;
+
+/// What a user has said, by type and channel.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Said {
+    #[schema(max_items = 100)]
+    preferences: Vec<Preference>,
+}
 
 /// `GET /v1/preferences`
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn list(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Value>, Fault> {
+#[utoipa::path(
+    get, path = "/v1/preferences", tag = "preferences", operation_id = "get_preferences", summary = "What the user wants to hear of", params(Which),
+    responses((status = 200, body = Said), Refused), security(("session" = [])),
+)]
+pub async fn list(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Said>, Fault> {
     let (mine, _) = begin(&parts, request).await?;
     answer(&parts, &mine).await
 }
@@ -32,7 +46,11 @@ pub async fn list(State(parts): State<Arc<Parts>>, request: Request) -> Result<J
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn put(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Value>, Fault> {
+#[utoipa::path(
+    put, path = "/v1/preferences", tag = "preferences", operation_id = "put_preferences", summary = "Replace the pairs of type and channel that are given", params(Which),
+    request_body = Said, responses((status = 200, body = Said), Refused), security(("session" = [])),
+)]
+pub async fn put(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Said>, Fault> {
     let (mine, mut body) = begin_with(&parts, request).await?;
     let given = body.remove("preferences").ok_or_else(|| invalid("`preferences` is missing: a list"))?;
     let preferences: Vec<Preference> = serde_json::from_value(given).map_err(|error| {
@@ -52,28 +70,52 @@ pub async fn put(State(parts): State<Arc<Parts>>, request: Request) -> Result<Js
     let notifications = parts.notifications()?;
     notifications.store.put_preferences(mine.inbox(), &preferences, mine.now).await?;
     let answer = answer(&parts, &mine).await?;
-    notifications.tell(&mine.app, &mine.user, "preferences.updated", &answer.0).await;
+    notifications.tell(&mine.app, &mine.user, "preferences.updated", &json!(answer.0)).await;
     Ok(answer)
 }
 
-async fn answer(parts: &Parts, mine: &Mine) -> Result<Json<Value>, Fault> {
+async fn answer(parts: &Parts, mine: &Mine) -> Result<Json<Said>, Fault> {
     let preferences = parts.notifications()?.store.preferences(mine.inbox()).await?;
-    Ok(Json(json!({ "preferences": preferences })))
+    Ok(Json(Said { preferences }))
 }
 
 /// `GET /v1/preferences/settings`
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    get, path = "/v1/preferences/settings", tag = "preferences", operation_id = "get_settings", summary = "When the user may be written to", params(Which),
+    responses((status = 200, body = Settings), Refused), security(("session" = [])),
+)]
 pub async fn settings(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Settings>, Fault> {
     let (mine, _) = begin(&parts, request).await?;
     Ok(Json(parts.notifications()?.store.settings(mine.inbox()).await?))
+}
+
+/// What is to be changed: what is not named stays.
+#[derive(ToSchema)]
+pub struct NewSettings {
+    /// A zone of the IANA database.
+    #[schema(example = "Europe/Vienna")]
+    pub timezone: Option<String>,
+    /// By weekday, up to ten spans of time.
+    #[schema(value_type = Option<Object>, example = json!({ "mon": [["22:00", "24:00"]] }))]
+    pub quiet_hours: Option<Value>,
+    /// Nothing but the inbox until then.
+    pub paused_until: Option<Timestamp>,
+    /// How often.
+    #[schema(nullable = false)]
+    pub digest: Option<Digest>,
 }
 
 /// `PUT /v1/preferences/settings`: replaces what is given; `null` takes it back.
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    put, path = "/v1/preferences/settings", tag = "preferences", operation_id = "put_settings", summary = "Change when the user may be written to", params(Which),
+    request_body = NewSettings, responses((status = 200, body = Settings), Refused), security(("session" = [])),
+)]
 pub async fn put_settings(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Settings>, Fault> {
     let (mine, body) = begin_with(&parts, request).await?;
     let notifications = parts.notifications()?;
@@ -107,20 +149,36 @@ fn read<T: DeserializeOwned>(name: &str, value: Value, allowed: &str) -> Result<
     serde_json::from_value(value).map_err(|_| invalid(format!("`{name}` must be {allowed}")))
 }
 
+/// Topics that somebody follows.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Followed {
+    /// Sorted.
+    pub topics: Vec<String>,
+}
+
 /// `GET /v1/topics`: those that the user follows.
 ///
 /// # Errors
 /// See [`Fault`].
-pub async fn topics(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Value>, Fault> {
+#[utoipa::path(
+    get, path = "/v1/topics", tag = "topics", operation_id = "followed_topics", summary = "The topics that the user follows", params(Which),
+    responses((status = 200, body = Followed), Refused), security(("session" = [])),
+)]
+pub async fn topics(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Followed>, Fault> {
     let (mine, _) = begin(&parts, request).await?;
     let topics = parts.notifications()?.store.topics(mine.app.id(), &mine.user).await?;
-    Ok(Json(json!({ "topics": topics })))
+    Ok(Json(Followed { topics }))
 }
 
 /// `PUT /v1/topics/{topic}/subscription`
 ///
 /// # Errors
 /// See [`Fault`]; among them that the configuration does not let the user follow it.
+#[utoipa::path(
+    put, path = "/v1/topics/{topic}/subscription", tag = "topics", operation_id = "follow_topic", summary = "Follow a topic that `notifications.topics` names",
+    params(Which, ("topic" = String, Path, min_length = 1, max_length = 200, description = "The topic's name")),
+    responses((status = 204, description = "The user follows it"), Refused), security(("session" = [])),
+)]
 pub async fn follow(
     State(parts): State<Arc<Parts>>,
     Path(topic): Path<String>,
@@ -139,6 +197,11 @@ pub async fn follow(
 ///
 /// # Errors
 /// See [`Fault`].
+#[utoipa::path(
+    delete, path = "/v1/topics/{topic}/subscription", tag = "topics", operation_id = "unfollow_topic", summary = "Follow a topic no more",
+    params(Which, ("topic" = String, Path, min_length = 1, max_length = 200, description = "The topic's name")),
+    responses((status = 204, description = "The user does not follow it"), Refused), security(("session" = [])),
+)]
 pub async fn unfollow(
     State(parts): State<Arc<Parts>>,
     Path(topic): Path<String>,

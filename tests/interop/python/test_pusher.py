@@ -29,11 +29,11 @@ DEADLINE = 10
 class Herald:
     """The server on a free port, until `stop`."""
 
-    def __init__(self):
+    def __init__(self, **more):
         self.directory = tempfile.TemporaryDirectory(prefix="herald-")
         environment = {name: value for name, value in os.environ.items() if not re.match("(HERALD|PUSHER|SOKETI|REVERB)_", name)}
         environment.update(HERALD_LISTEN="127.0.0.1:0", HERALD_METRICS_LISTEN="off", HERALD_DATA_DIR=self.directory.name,
-                           HERALD_APP_ID=APP["app_id"], HERALD_APP_KEY=APP["key"], HERALD_APP_SECRET=APP["secret"])
+                           HERALD_APP_ID=APP["app_id"], HERALD_APP_KEY=APP["key"], HERALD_APP_SECRET=APP["secret"], **more)
         self.process = subprocess.Popen([BINARY], cwd=self.directory.name, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         timer = threading.Timer(DEADLINE, self.process.kill)
         timer.start()
