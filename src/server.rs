@@ -82,6 +82,13 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let notifications = inboxes(&config, &hub, &apps).await?;
     if let Some(notifications) = &notifications {
         check_token_keys(&config.tokens, &*notifications.store).await?;
+        if config.cluster.redis.url.is_some()
+            && let Err(other) = notifications.claim_store(config.cluster.heartbeat).await
+        {
+            // Whoever only relays events has no inboxes to mix up.
+            anyhow::ensure!(identity.is_none(), other);
+            tracing::warn!("{other}");
+        }
     }
     if let (Some(notifications), Some(url), Some(secrets)) =
         (&notifications, &config.dispatch.url, &config.dispatch.secret)

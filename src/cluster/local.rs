@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
+use uuid::Uuid;
 
 use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::Digest;
@@ -133,6 +134,10 @@ impl Cluster for Local {
     }
 
     async fn settle(&self, _: &App, _: Digest, _: Option<&Bytes>) {}
+
+    async fn claim_store(&self, _: Uuid) -> Result<Option<Uuid>, Unreachable> {
+        Ok(None)
+    }
 
     fn trouble(&self) -> Option<Trouble> {
         None

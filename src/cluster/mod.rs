@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelName, SocketId, UserId, server};
+use uuid::Uuid;
 
 use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
@@ -186,6 +187,13 @@ pub trait Cluster: Debug + Send + Sync {
 
     /// Ends what [`Cluster::claim`] let run: with an answer for those who repeat it, or without one, so that another may try.
     async fn settle(&self, app: &App, scope: Digest, answer: Option<&Bytes>);
+
+    /// Says that this node keeps users and notifications in the store of this id, which holds as long as a node may be silent; returns the id
+    /// of another store that a node has which lives, and says nothing then.
+    ///
+    /// # Errors
+    /// When the cluster cannot be told.
+    async fn claim_store(&self, store: Uuid) -> Result<Option<Uuid>, Unreachable>;
 
     /// What is wrong with it, if anything: for the health page.
     fn trouble(&self) -> Option<Trouble>;

@@ -12,6 +12,7 @@ pub mod create;
 pub mod dispatch;
 pub mod fanout;
 pub mod hours;
+pub mod one_store;
 pub mod relay;
 pub mod schedule;
 pub mod topics;
@@ -36,6 +37,7 @@ use crate::store::{Store, StoreError};
 use create::Defaults;
 use dispatch::Dispatcher;
 use fanout::Fanout;
+use one_store::OtherStore;
 
 /// How often is looked for what nobody has given a sign of.
 const TICK: Duration = Duration::from_secs(1);
@@ -100,6 +102,18 @@ impl Notifications {
             let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
             self.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
         }
+    }
+
+    /// From now on the cluster is told so often which store this node has.
+    ///
+    /// # Errors
+    /// When a node that lives has another one.
+    pub async fn claim_store(&self, every: Duration) -> Result<(), OtherStore> {
+        let claimed = one_store::claim(&*self.store, &*self.hub.cluster).await;
+        let (store, hub, stop) = (Arc::clone(&self.store), Arc::clone(&self.hub), self.stop.clone());
+        let claim = async move { one_store::run(&*store, &*hub.cluster, every).await };
+        self.tasks.spawn(async move { stop.run_until_cancelled(claim).await });
+        claimed
     }
 
     /// From now on the app's backend is told of what is to go by other ways than the inbox.

@@ -65,6 +65,9 @@ pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens
     /// When it does not.
     async fn ping(&self) -> Result<(), StoreError>;
 
+    /// Which store it is: every node that opens it finds the same id.
+    async fn id(&self) -> Result<Uuid, StoreError>;
+
     /// Forgets what is old: deleted notifications, deduplication, webhooks and tombstones after `keep`, delivered events and ended sessions
     /// after a day. At most `limit` rows of each; returns whether that was all.
     async fn purge(&self, keep: Duration, limit: usize, now: Timestamp) -> Result<bool, StoreError>;

@@ -59,6 +59,7 @@ mod settings;
 mod sharded;
 mod shards;
 mod share;
+mod stores;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use all of it")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;

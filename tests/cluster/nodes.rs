@@ -63,6 +63,25 @@ impl Nodes {
         nodes
     }
 
+    /// One more on the first one's Redis, whose sections have these options besides or instead.
+    pub(crate) async fn join(&mut self, more: &str) {
+        let url = self.urls[0].clone();
+        let mut config = self.config_at(&url);
+        for (name, options) in more.parse::<Table>().unwrap() {
+            section(&mut config, &name).extend(options.as_table().unwrap().clone());
+        }
+        self.nodes.push(Herald::start_with(config, &[]).await);
+        self.urls.push(url);
+        until(&self[self.len() - 1], "ready").await;
+    }
+
+    /// What a node says that does not start with the same configuration, and so with a database of its own.
+    pub(crate) async fn refusal(&self) -> String {
+        let mut config = self.config_at(&self.urls[0]);
+        section(&mut config, "server").insert("listen".to_owned(), "127.0.0.1:0".into());
+        refusal(&config.to_string()).await
+    }
+
     fn config_at(&self, url: &str) -> Table {
         let mut config = self.config.clone();
         let redis = section(section(&mut config, "cluster"), "redis");
@@ -190,8 +209,9 @@ pub(crate) async fn refusal(config: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("herald.toml");
     let apps = "\n[[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n";
-    std::fs::write(&file, format!("server.listen = \"127.0.0.1:0\"\nmetrics.listen = \"off\"\n{config}{apps}"))
-        .unwrap();
+    let listening =
+        if config.contains("listen") { "" } else { "server.listen = \"127.0.0.1:0\"\nmetrics.listen = \"off\"\n" };
+    std::fs::write(&file, format!("{listening}{config}{apps}")).unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
     command.env_clear().env("HERALD_CONFIG", &file).current_dir(folder.path());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

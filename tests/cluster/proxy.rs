@@ -62,6 +62,11 @@ impl Proxy {
         Self { address, way, carried, serving }
     }
 
+    /// Where it begins.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Redis, as a node behind this way finds it.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)

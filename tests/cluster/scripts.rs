@@ -263,3 +263,24 @@ async fn what_stands_under_a_node_s_id_is_told_to_it_and_what_no_list_names_coun
     let fenced = bucket.call::<Page>(&audit, &["n3", "0", "100"]).await.unwrap_err();
     assert_eq!(fenced.code(), Some("FENCED"));
 }
+
+#[tokio::test]
+async fn a_store_is_the_clusters_as_long_as_a_node_lives_that_has_it() {
+    let mut bucket = Bucket::with(&[]).await;
+    let claim = script!("store");
+    let mut claims = async |who: &str, store: &str, ttl_ms: &str| -> String {
+        bucket.call(&claim, &[who, store, ttl_ms]).await.unwrap()
+    };
+    assert_eq!(claims("a", "one", TIMEOUT_MS).await, "");
+    assert_eq!(claims("b", "one", TIMEOUT_MS).await, "", "the same");
+    assert_eq!(claims("c", "two", TIMEOUT_MS).await, "one", "another");
+    assert_eq!(claims("c", "two", TIMEOUT_MS).await, "one", "it was not noted");
+    for who in ["a", "b"] {
+        assert_eq!(claims(who, "", "0").await, "");
+    }
+    assert_eq!(claims("c", "two", "1").await, "", "they have ended");
+    let start = std::time::Instant::now();
+    while claims("a", "one", TIMEOUT_MS).await != "" {
+        assert!(start.elapsed() < crate::support::DEADLINE, "who is silent for longer than it said is forgotten");
+    }
+}

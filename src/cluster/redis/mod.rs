@@ -35,6 +35,7 @@ use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::{Digest, Unrepeatable};
@@ -117,6 +118,16 @@ impl Redis {
     /// Whether clients are served from what is known here while Redis is away.
     fn answers_alone(&self) -> bool {
         self.common.options.when_unreachable == WhenUnreachable::DeliverLocally
+    }
+
+    /// Says which store this node has, for so long; nothing of it holds any more after no time. Every node asks the same bucket.
+    async fn say_store(&self, store: Uuid, ttl: Duration) -> Result<String, Unreachable> {
+        let bucket = &self.buckets[0];
+        let link = bucket.link()?;
+        let said = bucket.script(&link, &self.common.scripts.store, |call| {
+            call.arg(&self.common.runner).arg(store.to_string()).arg(ttl.as_millis().to_string());
+        });
+        said.await.map_err(unknown)
     }
 
     /// The bucket in which an app's connections are counted.
@@ -347,6 +358,11 @@ impl Cluster for Redis {
         }
     }
 
+    async fn claim_store(&self, store: Uuid) -> Result<Option<Uuid>, Unreachable> {
+        let other = self.say_store(store, self.common.options.node_timeout).await?;
+        Ok(other.parse().ok())
+    }
+
     fn trouble(&self) -> Option<Trouble> {
         let away = self.common.away.load(Ordering::Acquire);
         (away > 0).then(|| Trouble {
@@ -360,6 +376,8 @@ impl Cluster for Redis {
     }
 
     async fn leave(&self) {
+        // If it cannot be told, it is forgotten.
+        _ = self.say_store(Uuid::nil(), Duration::ZERO).await;
         let told = self.buckets.iter().map(|bucket| async move {
             bucket.changes.all_told().await;
             let Ok(link) = bucket.link() else { return };

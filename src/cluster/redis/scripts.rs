@@ -52,4 +52,6 @@ scripts! {
     answered,
     /// A node ends in order.
     bye,
+    /// Which database a node has.
+    store,
 }

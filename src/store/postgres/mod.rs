@@ -31,6 +31,7 @@ use sqlx::query::{Query, QueryAs, QueryScalar};
 use sqlx::{AssertSqlSafe, FromRow, Postgres as Database, Transaction, Type};
 use tokio::sync::{Mutex, OnceCell};
 use url::Url;
+use uuid::Uuid;
 
 use super::event::{About, envelope};
 use super::notification::{Counts, InboxState};
@@ -280,6 +281,16 @@ impl Store for Postgres {
             let mut tx = self.begin().await?;
             tx.query("SELECT 1").execute(tx.on()).await?;
             tx.commit().await
+        })
+        .await
+    }
+
+    async fn id(&self) -> Result<Uuid, StoreError> {
+        again(|| async {
+            let mut tx = self.begin().await?;
+            let id = tx.value("SELECT id FROM store").fetch_one(tx.on()).await?;
+            tx.commit().await?;
+            Ok(id)
         })
         .await
     }

@@ -145,6 +145,11 @@ impl Store for Sqlite {
         Ok(())
     }
 
+    async fn id(&self) -> Result<Uuid, StoreError> {
+        let id: String = sqlx::query_scalar("SELECT id FROM store").fetch_one(&self.readers).await?;
+        Ok(id.parse().map_err(|error: uuid::Error| sqlx::Error::Decode(error.into()))?)
+    }
+
     async fn purge(&self, keep: Duration, limit: usize, now: Timestamp) -> Result<bool, StoreError> {
         self.purge_rows(keep, limit, now).await
     }
