@@ -2,12 +2,14 @@
 //!
 //! Each figure is taken twice in the same run, from Herald and from a bare server that this binary contains ([`floor`]), so that the
 //! machine and whatever else it does cancel out. Start at [`scenario`], which says what is measured; [`clients`] drives both servers
-//! the same way, [`server`] starts them, [`report`] repeats and tabulates. What several nodes cost ([`cluster`]) is compared with one of them. Everything is bounded in count and time and stays on
+//! the same way, [`server`] starts them, [`report`] repeats and tabulates. What several nodes cost ([`cluster`]) is compared with
+//! one of them; [`inbox`] is about users and what is kept for them. Everything is bounded in count and time and stays on
 //! loopback. A run in which anything is lost, doubled or altered fails.
 
 mod clients;
 mod cluster;
 mod floor;
+mod inbox;
 mod measure;
 mod redis;
 mod report;
@@ -65,6 +67,14 @@ enum Command {
         #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
         seconds: u32,
     },
+    /// What users and their inboxes cost: creations, the way to the user's client, the auth endpoint; on SQLite, and on Postgres if one is named
+    Inbox {
+        #[command(flatten)]
+        runs: Runs,
+        /// A Postgres, in which a schema is made for each round, such as postgres://user@127.0.0.1/database
+        #[arg(long)]
+        postgres: Option<String>,
+    },
     /// The bare server itself, which the other commands start: one thread, one prebuilt frame, no checks
     Floor {
         /// Port on loopback; 0 takes a free one
@@ -93,6 +103,9 @@ fn main() -> anyhow::Result<()> {
         Command::Cluster { runs, channels, seconds } => {
             let loads: Vec<_> = channels.into_iter().map(|channels| cluster::Load::new(channels, seconds)).collect();
             return cluster::run(&runs.herald, usize::from(runs.rounds), &loads);
+        }
+        Command::Inbox { runs, postgres } => {
+            return inbox::run(&runs.herald, usize::from(runs.rounds), postgres.as_deref());
         }
         Command::Report(runs) => (runs, Scenario::all()),
         Command::Broadcast { runs, scenario } => (runs, vec![Scenario::Broadcast(scenario)]),

@@ -35,6 +35,14 @@ impl Server {
         Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
     }
 
+    /// Herald with these variables besides.
+    pub(crate) fn herald_with(binary: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+        let mut command = Command::new(binary);
+        command.env_clear().env("HERALD_LISTEN", "127.0.0.1:0").env("HERALD_METRICS_LISTEN", "off");
+        command.envs(environment.iter().copied());
+        Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
+    }
+
     /// Herald as one node of a cluster: nothing configured but a free port and where Redis is.
     pub(crate) fn node(binary: &Path, redis: SocketAddr) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);

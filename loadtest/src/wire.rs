@@ -8,8 +8,8 @@ use herald_protocol::{ChannelName, Secret, server};
 
 /// The application that Herald serves on loopback when none is configured.
 const APP_ID: &str = "app-id";
-const APP_KEY: &str = "app-key";
-const APP_SECRET: &str = "app-secret";
+pub(crate) const APP_KEY: &str = "app-key";
+pub(crate) const APP_SECRET: &str = "app-secret";
 
 const EVENT: &str = "measured";
 /// The channel that every subscriber is on where there is one.
@@ -53,9 +53,14 @@ pub(crate) fn text_frame(text: &str) -> Vec<u8> {
 /// A backend's signed request that triggers one event of `bytes` on a channel. It may be sent again and again for ten minutes.
 pub(crate) fn trigger_request(address: SocketAddr, channel: &str, bytes: usize) -> String {
     let body = format!(r#"{{"name":"{EVENT}","channels":["{channel}"],"data":{}}}"#, data_token(bytes));
+    signed_request(address, "events", &body)
+}
+
+/// A backend's signed POST to an endpoint of its app.
+pub(crate) fn signed_request(address: SocketAddr, endpoint: &str, body: &str) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()).to_string();
     let md5 = body_md5(body.as_bytes());
-    let path = format!("/apps/{APP_ID}/events");
+    let path = format!("/apps/{APP_ID}/{endpoint}");
     let parameters = [("auth_key", APP_KEY), ("auth_timestamp", &now), ("auth_version", "1.0"), ("body_md5", &md5)];
     let signature = Secret::new(APP_SECRET).sign(request_string("POST", &path, parameters).as_bytes());
     let query = parameters.map(|(name, value)| format!("{name}={value}")).join("&");

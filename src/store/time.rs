@@ -69,6 +69,13 @@ impl Timestamp {
     }
 }
 
+/// From when on a lock is none: whoever takes it now holds it until `locked_until`, so one that lasts twice as long is of a clock that has gone
+/// back since, and would be in the way for as long as that was.
+#[must_use]
+pub fn too_far(locked_until: Timestamp, now: Timestamp) -> Timestamp {
+    locked_until.after(locked_until.since(now))
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Within the bounds of `from_micros`, every number is a moment.

@@ -22,6 +22,7 @@ macro_rules! over_both {
 mod acting;
 mod creating;
 mod due;
+mod large;
 mod many;
 mod model;
 mod outbox;

@@ -182,16 +182,24 @@ export async function channelOf(user) {
   return `private-user-${name}`;
 }
 
-/** The channel on the page's own Pusher, whose connection and authorization are the page's business. */
-function follow(pusher, name, hear) {
+/** The channel on the page's own Pusher, whose connection and authorization are the page's business. It does not try again by itself. */
+function follow(pusher, name, tell) {
   const already = pusher.channel(name);
   const channel = pusher.subscribe(name);
-  const watch = ({ current }) => current !== 'connected' && hear('down');
+  const watch = ({ current }) => current !== 'connected' && tell('down');
+  let failures = 0;
+  let timer;
+  const hear = (event, data) => {
+    tell(event, data);
+    if (event === 'pusher:subscription_error' && data.status !== 403) timer = setTimeout(() => pusher.subscribe(name), patience(failures++) * 1000);
+    if (event === 'pusher:subscription_succeeded') failures = 0;
+  };
   channel.bind_global(hear);
   pusher.connection.bind('state_change', watch);
   if (channel.subscribed) hear('pusher:subscription_succeeded');
   return {
     close() {
+      clearTimeout(timer);
       channel.unbind_global(hear);
       pusher.connection.unbind('state_change', watch);
       if (!already) pusher.unsubscribe(name);

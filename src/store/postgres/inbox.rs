@@ -1,5 +1,7 @@
 //! Reading an inbox, and what its user does with it (section 8.5).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::postgres::PgRow;
@@ -22,6 +24,9 @@ use crate::store::{Inbox, Inboxes, StoreError};
 pub(super) const COLUMNS: &str = "id, org_id, type, severity, title, message, action_url, image_url, actor, object, data, \
     transaction_id, group_key, group_count, rev, visible_at, seen_at, read_at, archived_at, snoozed_until, expires_at, \
     deleted_at, created_at, updated_at, channels";
+
+/// Longer than what is snoozed is left lying once its time has come.
+const AN_HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A row of `user_notifications`.
 pub(super) fn notification(row: &PgRow) -> Result<Notification, sqlx::Error> {
@@ -89,7 +94,7 @@ impl Inboxes for Postgres {
         again(|| async {
             let mut tx = self.begin_as(Mode::Still).await?;
             let sql = "SELECT severity, count(*) FROM (SELECT severity FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
-                AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+                AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) unread GROUP BY severity";
             let query = tx.rows(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);
             let counted: Vec<(String, i64)> = query.fetch_all(tx.on()).await?;
@@ -168,7 +173,7 @@ impl Inboxes for Postgres {
     ) -> Result<Option<(Notification, InboxState)>, StoreError> {
         again(|| async {
             let mut tx = self.begin_as(Mode::Still).await?;
-            let Some(found) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
+            let Some(found) = find(&mut tx, inbox, &[id]).await?.pop() else { return Ok(None) };
             let state = state(&mut tx, inbox, now).await?;
             tx.commit().await?;
             Ok(Some((found, state)))
@@ -186,7 +191,7 @@ impl Inboxes for Postgres {
         again(|| async {
             let mut tx = self.begin().await?;
             lock(&mut tx, inbox).await?;
-            let Some(mut notification) = find(&mut tx, inbox, &[id], now).await?.pop() else { return Ok(None) };
+            let Some(mut notification) = find(&mut tx, inbox, &[id]).await?.pop() else { return Ok(None) };
             let done: Vec<Action> =
                 actions.iter().copied().filter(|action| action.apply(&mut notification, now)).collect();
             let Some((first, others)) = done.split_first() else {
@@ -215,7 +220,7 @@ impl Inboxes for Postgres {
         again(|| async {
             let mut tx = self.begin().await?;
             lock(&mut tx, inbox).await?;
-            let mut found = find(&mut tx, inbox, ids, now).await?;
+            let mut found = find(&mut tx, inbox, ids).await?;
             let is_there = |id: &Uuid| found.iter().any(|notification| notification.id == *id);
             let missing = ids.iter().copied().filter(|id| !is_there(id)).collect();
             found.retain_mut(|notification| action.apply(notification, now));
@@ -314,8 +319,9 @@ fn one_more(limit: usize) -> i64 {
 fn push_filter(query: &mut QueryBuilder<Database>, filter: &Filter, now: Timestamp) {
     query.push(" AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > ").push_bind(now).push(")");
     match filter.snoozed {
-        Snoozed::Exclude => query.push(" AND visible_at <= ").push_bind(now),
-        Snoozed::Only => query.push(" AND snoozed_until IS NOT NULL AND visible_at > ").push_bind(now),
+        Snoozed::Exclude => query.push(" AND announced_at IS NOT NULL"),
+        // Older ones have been announced again: the index need not be read to its end for them.
+        Snoozed::Only => query.push(" AND snoozed_until IS NOT NULL AND visible_at > ").push_bind(now.before(AN_HOUR)),
     };
     query.push(match filter.archived {
         Archived::Exclude => " AND archived_at IS NULL",
@@ -355,10 +361,10 @@ fn push_filter(query: &mut QueryBuilder<Database>, filter: &Filter, now: Timesta
 }
 
 /// Those of them that their user can know of.
-async fn find(tx: &mut Tx, inbox: Inbox<'_>, ids: &[Uuid], now: Timestamp) -> Result<Vec<Notification>, StoreError> {
+async fn find(tx: &mut Tx, inbox: Inbox<'_>, ids: &[Uuid]) -> Result<Vec<Notification>, StoreError> {
     let mut query = select(inbox);
     query.push(" AND id = ANY(").push_bind(ids.to_vec()).push(")");
-    query.push(" AND deleted_at IS NULL AND (rev IS NOT NULL OR visible_at <= ").push_bind(now).push(") ORDER BY id");
+    query.push(" AND deleted_at IS NULL AND rev IS NOT NULL ORDER BY id");
     fetch(tx, &mut query).await
 }
 

@@ -12,7 +12,7 @@ use crate::store::action::Action;
 use crate::store::event::{About, EventName};
 use crate::store::jobs::{Audience, Job, JobProgress, JobStatus, JobStep, Jobs, NewJob, Template, Transaction};
 use crate::store::sending::Created;
-use crate::store::time::Timestamp;
+use crate::store::time::{Timestamp, too_far};
 use crate::store::{Inbox, StoreError};
 
 impl<'r> FromRow<'r, PgRow> for Job {
@@ -85,11 +85,11 @@ impl Jobs for Postgres {
         again(|| async {
             let sql =
                 "UPDATE fanout_jobs SET status = 'running', locked_until = $1 WHERE id = (SELECT id FROM fanout_jobs
-                    WHERE status IN ('pending', 'running') AND (locked_until IS NULL OR locked_until <= $2)
+                    WHERE status IN ('pending', 'running') AND (locked_until IS NULL OR locked_until <= $2 OR locked_until > $3)
                     ORDER BY created_at LIMIT 1 FOR UPDATE SKIP LOCKED)
                 RETURNING *";
             let mut tx = self.begin().await?;
-            let job = tx.rows(sql).bind(locked_until).bind(now).fetch_optional(tx.on()).await?;
+            let job = tx.rows(sql).bind(locked_until).bind(now).bind(too_far(locked_until, now)).fetch_optional(tx.on()).await?;
             tx.commit().await?;
             Ok(job)
         })

@@ -199,10 +199,10 @@ async fn tell(tx: &mut Tx, app: &str, made: &[(String, Notification)], now: Time
     let users: Vec<&str> = made.iter().map(|(user, _)| user.as_str()).collect();
     let sql = "SELECT u,
         (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = u AND read_at IS NULL
-            AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) unread),
         (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = u AND seen_at IS NULL
-            AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) unseen)
         FROM unnest($2::text[]) AS u";
     let query = tx.rows(sql).bind(app).bind(&users).bind(now).bind(Counts::MOST);

@@ -322,10 +322,10 @@ async fn next_rev(tx: &mut Tx, inbox: Inbox<'_>) -> Result<i64, StoreError> {
 async fn state(tx: &mut Tx, inbox: Inbox<'_>, now: Timestamp) -> Result<InboxState, StoreError> {
     let sql = "SELECT coalesce((SELECT rev FROM inbox_state WHERE app_id = $1 AND user_id = $2), 0),
         (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
-            AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) unread),
         (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND seen_at IS NULL
-            AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+            AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) unseen)";
     let query = tx.rows(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);
     let (rev, unread, unseen) = query.fetch_one(tx.on()).await?;

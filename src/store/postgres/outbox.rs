@@ -4,7 +4,7 @@ use async_trait::async_trait;
 
 use super::{Mode, Postgres, again};
 use crate::store::sending::Outgoing;
-use crate::store::time::Timestamp;
+use crate::store::time::{Timestamp, too_far};
 use crate::store::{Outbox, StoreError};
 
 #[async_trait]
@@ -21,15 +21,15 @@ impl Outbox for Postgres {
             let sql = "SELECT pg_advisory_xact_lock(hashtext(current_schema()), 1)";
             tx.query(sql).execute(tx.on()).await?;
             let sql = "UPDATE outbox SET locked_until = $3 WHERE id IN (
-                    SELECT id FROM outbox AS this WHERE delivered_at IS NULL AND available_at <= $2
-                        AND (locked_until IS NULL OR locked_until <= $2)
+                    SELECT id FROM outbox AS this WHERE delivered_at IS NULL
+                        AND (locked_until IS NULL OR locked_until <= $2 OR locked_until > $4)
                         AND NOT EXISTS (SELECT 1 FROM outbox AS older WHERE older.app_id = this.app_id
                             AND older.user_id = this.user_id AND older.id < this.id AND older.delivered_at IS NULL
-                            AND (older.available_at > $2 OR older.locked_until > $2))
+                            AND older.locked_until > $2 AND older.locked_until <= $4)
                     ORDER BY id LIMIT $1)
                 RETURNING id, app_id, user_id, rev, event, payload";
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let query = tx.rows(sql).bind(limit).bind(now).bind(locked_until);
+            let query = tx.rows(sql).bind(limit).bind(now).bind(locked_until).bind(too_far(locked_until, now));
             let rows: Vec<(i64, String, String, i64, String, String)> = query.fetch_all(tx.on()).await?;
             tx.commit().await?;
             let mut taken: Vec<Outgoing> = rows

@@ -7,7 +7,7 @@ use super::{Postgres, Tx, again};
 use crate::store::StoreError;
 use crate::store::notification::Notification;
 use crate::store::tasks::{Dispatch, Task, TaskKind, Tasks};
-use crate::store::time::Timestamp;
+use crate::store::time::{Timestamp, too_far};
 
 #[async_trait]
 impl Tasks for Postgres {
@@ -22,11 +22,17 @@ impl Tasks for Postgres {
             let mut tx = self.begin().await?;
             let sql = "UPDATE jobs SET locked_until = $3 WHERE id IN (SELECT id FROM jobs
                     WHERE kind = $1 AND done_at IS NULL AND available_at <= $2
-                        AND (locked_until IS NULL OR locked_until <= $2)
+                        AND (locked_until IS NULL OR locked_until <= $2 OR locked_until > $5)
                     ORDER BY available_at, user_id, id LIMIT $4 FOR UPDATE SKIP LOCKED)
                 RETURNING available_at, user_id, id, payload, attempts";
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let query = tx.rows(sql).bind(kind.as_str()).bind(now).bind(locked_until).bind(limit);
+            let query = tx
+                .rows(sql)
+                .bind(kind.as_str())
+                .bind(now)
+                .bind(locked_until)
+                .bind(limit)
+                .bind(too_far(locked_until, now));
             let mut rows: Vec<(Timestamp, Option<String>, Uuid, String, i64)> = query.fetch_all(tx.on()).await?;
             tx.commit().await?;
             rows.sort_unstable();

@@ -1,5 +1,7 @@
 //! Reading an inbox, and what its user does with it (section 8.5).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use serde_json::Value;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -22,6 +24,9 @@ use crate::store::{Inbox, Inboxes, StoreError};
 pub(super) const COLUMNS: &str = "id, org_id, type, severity, title, message, action_url, image_url, actor, object, data, \
     transaction_id, group_key, group_count, rev, visible_at, seen_at, read_at, archived_at, snoozed_until, expires_at, \
     deleted_at, created_at, updated_at, channels";
+
+/// Longer than what is snoozed is left lying once its time has come.
+const AN_HOUR: Duration = Duration::from_secs(60 * 60);
 
 /// A row of `user_notifications`.
 pub(super) fn notification(row: &SqliteRow) -> Result<Notification, sqlx::Error> {
@@ -83,7 +88,7 @@ impl Inboxes for Sqlite {
     async fn by_severity(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<(BySeverity, InboxState), StoreError> {
         let mut tx = self.read().await?;
         let sql = "SELECT severity, count(*) FROM (SELECT severity FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
-                AND archived_at IS NULL AND deleted_at IS NULL AND visible_at <= $3 AND (expires_at IS NULL OR expires_at > $3)
+                AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) GROUP BY severity";
         let query = sqlx::query_as(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);
         let counted: Vec<(String, i64)> = query.fetch_all(&mut *tx).await?;
@@ -158,7 +163,7 @@ impl Inboxes for Sqlite {
         now: Timestamp,
     ) -> Result<Option<(Notification, InboxState)>, StoreError> {
         let mut tx = self.read().await?;
-        let Some(found) = find(&mut tx, inbox, id, now).await? else { return Ok(None) };
+        let Some(found) = find(&mut tx, inbox, id).await? else { return Ok(None) };
         Ok(Some((found, state(&mut tx, inbox, now).await?)))
     }
 
@@ -170,7 +175,7 @@ impl Inboxes for Sqlite {
         now: Timestamp,
     ) -> Result<Option<Acted>, StoreError> {
         let mut tx = self.write().await?;
-        let Some(mut notification) = find(&mut tx, inbox, id, now).await? else { return Ok(None) };
+        let Some(mut notification) = find(&mut tx, inbox, id).await? else { return Ok(None) };
         let done: Vec<Action> = actions.iter().copied().filter(|action| action.apply(&mut notification, now)).collect();
         let Some((first, others)) = done.split_first() else {
             let state = state(&mut tx, inbox, now).await?;
@@ -195,7 +200,7 @@ impl Inboxes for Sqlite {
         let mut tx = self.write().await?;
         let (mut missing, mut changed) = (Vec::new(), Vec::new());
         for id in ids {
-            match find(&mut tx, inbox, *id, now).await? {
+            match find(&mut tx, inbox, *id).await? {
                 None => missing.push(*id),
                 Some(mut notification) => {
                     if action.apply(&mut notification, now) {
@@ -300,8 +305,9 @@ fn one_more(limit: usize) -> i64 {
 fn push_filter(query: &mut QueryBuilder<Database>, filter: &Filter, now: Timestamp) {
     query.push(" AND deleted_at IS NULL AND (expires_at IS NULL OR expires_at > ").push_bind(now).push(")");
     match filter.snoozed {
-        Snoozed::Exclude => query.push(" AND visible_at <= ").push_bind(now),
-        Snoozed::Only => query.push(" AND snoozed_until IS NOT NULL AND visible_at > ").push_bind(now),
+        Snoozed::Exclude => query.push(" AND announced_at IS NOT NULL"),
+        // Older ones have been announced again: the index need not be read to its end for them.
+        Snoozed::Only => query.push(" AND snoozed_until IS NOT NULL AND visible_at > ").push_bind(now.before(AN_HOUR)),
     };
     query.push(match filter.archived {
         Archived::Exclude => " AND archived_at IS NULL",
@@ -345,11 +351,10 @@ async fn find(
     connection: &mut SqliteConnection,
     inbox: Inbox<'_>,
     id: Uuid,
-    now: Timestamp,
 ) -> Result<Option<Notification>, StoreError> {
     let mut query = select(inbox);
     query.push(" AND id = ").push_bind(id.to_string());
-    query.push(" AND deleted_at IS NULL AND (rev IS NOT NULL OR visible_at <= ").push_bind(now).push(")");
+    query.push(" AND deleted_at IS NULL AND rev IS NOT NULL");
     let row = query.build().fetch_optional(connection).await?;
     Ok(row.as_ref().map(notification).transpose()?)
 }

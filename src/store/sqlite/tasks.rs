@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::Sqlite;
 use crate::store::notification::Notification;
 use crate::store::tasks::{Dispatch, Task, TaskKind, Tasks};
-use crate::store::time::Timestamp;
+use crate::store::time::{Timestamp, too_far};
 use crate::store::{Inbox, StoreError};
 
 #[async_trait]
@@ -22,11 +22,16 @@ impl Tasks for Sqlite {
     ) -> Result<Vec<Task>, StoreError> {
         let mut tx = self.write().await?;
         let sql = "UPDATE jobs SET locked_until = $3 WHERE id IN (SELECT id FROM jobs
-                WHERE kind = $1 AND done_at IS NULL AND available_at <= $2 AND (locked_until IS NULL OR locked_until <= $2)
+                WHERE kind = $1 AND done_at IS NULL AND available_at <= $2 AND (locked_until IS NULL OR locked_until <= $2 OR locked_until > $5)
                 ORDER BY available_at, user_id, id LIMIT $4)
             RETURNING available_at, user_id, id, payload, attempts";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let query = sqlx::query_as(sql).bind(kind.as_str()).bind(now).bind(locked_until).bind(limit);
+        let query = sqlx::query_as(sql)
+            .bind(kind.as_str())
+            .bind(now)
+            .bind(locked_until)
+            .bind(limit)
+            .bind(too_far(locked_until, now));
         let mut rows: Vec<(Timestamp, Option<String>, String, String, i64)> = query.fetch_all(&mut *tx).await?;
         rows.sort_unstable();
         let tasks = rows.into_iter().map(|(_, user, id, payload, attempts)| {
