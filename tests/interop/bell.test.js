@@ -21,7 +21,7 @@ const AXE = readFileSync(resolve('axe-core/axe.min.js'), 'utf8');
 // What the page hands to the bell.
 const GIVEN = {
   pusher: 'window.pusher = new Pusher(KEY, OPTIONS); bell.pusher = pusher;',
-  echo: "window.echo = new Echo({ broadcaster: 'pusher', key: KEY, client: new Pusher(KEY, OPTIONS) }); bell.pusher = echo;",
+  echo: "window.echo = new (Echo.default ?? Echo)({ broadcaster: 'pusher', key: KEY, client: new Pusher(KEY, OPTIONS) }); bell.pusher = echo;",
   nothing: '',
 };
 

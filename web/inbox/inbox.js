@@ -640,6 +640,7 @@ article:is(:hover, :focus) { background: var(--hover) }
 .message { color: var(--muted); font-size: 13px; white-space: pre-line }
 .meta { padding: 0; min-height: 28px; color: var(--muted); font-size: 12px }
 .severity { color: var(--danger); font-weight: 600 }
+.severity:empty { display: none }
 .acts { display: flex; margin-inline-start: auto; opacity: 0 }
 article:is(:hover, :focus-within) .acts { opacity: 1 }
 @media (hover: none) { .acts { opacity: 1 } }
