@@ -81,7 +81,7 @@ impl Relay {
             self.store.release(&rest).await
         };
         let is_settled = outage.note("relay", is_settled.await).is_some();
-        is_settled && rest.is_empty() && !taken.is_empty()
+        is_settled && rest.is_empty() && taken.len() == BATCH
     }
 
     async fn publish(&self, outgoing: &Outgoing) -> Result<(), Unpublished> {

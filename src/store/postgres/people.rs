@@ -28,19 +28,26 @@ impl<'r> FromRow<'r, PgRow> for User {
     }
 }
 
+/// A user's row, if there is one, and what may be against serving it: asked for at every request.
+const STANDING: &str = "SELECT users.*, EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1) AS is_deleted,
+    EXISTS (SELECT 1 FROM ended_sessions WHERE session_id = $2) AS is_session_ended,
+    EXISTS (SELECT 1 FROM org_members WHERE org_id = $3 AND user_id = $1 AND deleted_at IS NOT NULL) AS has_left
+    FROM (SELECT 1) AS one LEFT JOIN users ON users.id = $1";
+
 #[async_trait]
 impl People for Postgres {
     async fn standing(&self, user: &str, session: Option<&str>, org: Option<&str>) -> Result<Standing, StoreError> {
         again(|| async {
             let mut tx = self.begin().await?;
-            let row = tx.rows("SELECT * FROM users WHERE id = $1").bind(user).fetch_optional(tx.on()).await?;
-            let sql = "SELECT EXISTS (SELECT 1 FROM user_tombstones WHERE id = $1),
-                EXISTS (SELECT 1 FROM ended_sessions WHERE session_id = $2),
-                EXISTS (SELECT 1 FROM org_members WHERE org_id = $3 AND user_id = $1 AND deleted_at IS NOT NULL)";
-            let query = tx.rows(sql).bind(user).bind(session).bind(org);
-            let (is_deleted, is_session_ended, has_left) = query.fetch_one(tx.on()).await?;
+            let row = tx.query(STANDING).bind(user).bind(session).bind(org).fetch_one(tx.on()).await?;
             tx.commit().await?;
-            Ok(Standing { user: row, is_deleted, is_session_ended, has_left })
+            let known: Option<String> = row.try_get("id")?;
+            Ok(Standing {
+                user: known.is_some().then(|| User::from_row(&row)).transpose()?,
+                is_deleted: row.try_get("is_deleted")?,
+                is_session_ended: row.try_get("is_session_ended")?,
+                has_left: row.try_get("has_left")?,
+            })
         })
         .await
     }

@@ -4,11 +4,13 @@ use std::collections::HashMap;
 
 use sqlx::sqlite::SqliteConnection;
 use sqlx::types::Json;
+use sqlx::{AssertSqlSafe, FromRow};
 use uuid::Uuid;
 
 use super::inbox::{self, COLUMNS};
-use super::{Sqlite, is_known, jobs, next_rev, tasks, tell};
+use super::{COUNTS, NEXT_REV, Sqlite, is_known, jobs, put_event, tasks};
 use crate::store::event::{About, EventName};
+use crate::store::notification::{Counts, InboxState};
 use crate::store::sending::{Create, Created, Wanted};
 use crate::store::time::Timestamp;
 use crate::store::{Inbox, StoreError};
@@ -23,21 +25,22 @@ const GROW: &str = "ON CONFLICT (app_id, user_id, group_key)
         visible_at = CASE WHEN user_notifications.snoozed_until IS NOT NULL THEN user_notifications.visible_at
             ELSE excluded.visible_at END";
 
+const INSERT: &str = "INSERT INTO user_notifications (app_id, user_id, created_at, updated_at, id, org_id, type, severity, title,
+        message, action_url, image_url, actor, object, data, transaction_id, group_key, rev, visible_at, announced_at, expires_at,
+        channels)
+    VALUES ($1, $2, $3, $3, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)";
+
 impl Sqlite {
     pub(super) async fn make(&self, create: &Create<'_>, now: Timestamp) -> Result<Created, StoreError> {
         let mut tx = self.write().await?;
         let mut created = Created::default();
+        let mut recipients = Vec::with_capacity(create.recipients.len());
         for user in create.recipients {
-            let sql = "SELECT request_hash FROM notification_dedupe WHERE app_id = $1 AND user_id = $2 AND transaction_id = $3";
-            let known: Option<String> = sqlx::query_scalar(sql)
-                .bind(create.app)
-                .bind(user)
-                .bind(create.transaction_id)
-                .fetch_optional(&mut *tx)
-                .await?;
-            if known.is_some_and(|hash| hash != create.request_hash) {
+            let recipient = Recipient::find(&mut tx, create, user).await?;
+            if recipient.hash.as_ref().is_some_and(|hash| hash != create.request_hash) {
                 return Err(StoreError::Conflict);
             }
+            recipients.push(recipient);
         }
         if create.job.is_none() {
             let sql = "SELECT EXISTS (SELECT 1 FROM fanout_jobs WHERE app_id = $1 AND transaction_id = $2 AND request_hash <> $3)";
@@ -46,12 +49,12 @@ impl Sqlite {
                 return Err(StoreError::Conflict);
             }
         }
-        for user in create.recipients {
-            if !is_known(&mut tx, user, create.only_known, now).await? {
-                created.unknown.push(user.clone());
+        for recipient in &recipients {
+            if !recipient.is_known && !is_known(&mut tx, recipient.user, create.only_known, now).await? {
+                created.unknown.push(recipient.user.to_owned());
                 continue;
             }
-            match self.make_one(&mut tx, create, user, now).await? {
+            match self.make_one(&mut tx, create, recipient, now).await? {
                 Made::New => created.created += 1,
                 Made::Before => created.duplicates += 1,
                 Made::Unwanted => created.suppressed += 1,
@@ -62,6 +65,35 @@ impl Sqlite {
         }
         tx.commit().await?;
         Ok(created)
+    }
+}
+
+/// A recipient before the creation.
+struct Recipient<'a> {
+    user: &'a str,
+    /// Of the request with this id that the user has got.
+    hash: Option<String>,
+    is_known: bool,
+    /// What the user wants in the inbox, by types and their prefixes.
+    own: HashMap<String, i64>,
+}
+
+impl<'a> Recipient<'a> {
+    async fn find(connection: &mut SqliteConnection, create: &Create<'_>, user: &'a str) -> Result<Self, StoreError> {
+        let sql = "SELECT
+            (SELECT request_hash FROM notification_dedupe WHERE app_id = $1 AND user_id = $2 AND transaction_id = $3),
+            EXISTS (SELECT 1 FROM users WHERE id = $2),
+            (SELECT json_group_object(type, enabled) FROM notification_preferences
+                WHERE app_id = $1 AND user_id = $2 AND channel = 'in_app')";
+        let query = sqlx::query_as(sql).bind(create.app).bind(user).bind(create.transaction_id);
+        let (hash, is_known, Json(own)) = query.fetch_one(connection).await?;
+        Ok(Self { user, hash, is_known, own })
+    }
+
+    /// The preference for the longest of these patterns says it, else the application's.
+    fn wants(&self, wanted: &Wanted<'_>) -> bool {
+        let own = wanted.patterns.iter().find_map(|pattern| self.own.get(pattern));
+        own.map_or(wanted.otherwise, |enabled| *enabled != 0)
     }
 }
 
@@ -77,51 +109,42 @@ impl Sqlite {
         &self,
         connection: &mut SqliteConnection,
         create: &Create<'_>,
-        user: &str,
+        recipient: &Recipient<'_>,
         now: Timestamp,
     ) -> Result<Made, StoreError> {
-        let inbox = Inbox { app: create.app, user };
-        let is_wanted = match &create.wanted {
-            Some(wanted) => is_wanted(connection, inbox, wanted).await?,
-            None => true,
-        };
+        if recipient.hash.is_some() {
+            return Ok(Made::Before);
+        }
+        let inbox = Inbox { app: create.app, user: recipient.user };
+        let is_wanted = create.wanted.as_ref().is_none_or(|wanted| recipient.wants(wanted));
+        let later = create.deliver_at.filter(|at| *at > now);
         let id = Uuid::now_v7();
-        let sql =
+        // In one go with the inbox's next revision: each way to SQLite's thread costs more than what is done there.
+        let note =
             "INSERT INTO notification_dedupe (app_id, user_id, transaction_id, request_hash, notification_id, created_at)
-            VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING";
-        let noted = sqlx::query(sql)
+            VALUES ($1, $2, $3, $4, $5, $6)";
+        let sql = if is_wanted && later.is_none() { format!("{note}; {NEXT_REV}") } else { note.to_owned() };
+        let rev: Option<i64> = sqlx::query_scalar(AssertSqlSafe(sql))
             .bind(inbox.app)
-            .bind(user)
+            .bind(inbox.user)
             .bind(create.transaction_id)
             .bind(create.request_hash)
             .bind(is_wanted.then(|| id.to_string()))
             .bind(now)
-            .execute(&mut *connection)
+            .fetch_optional(&mut *connection)
             .await?;
-        if noted.rows_affected() == 0 {
-            return Ok(Made::Before);
-        }
         if !is_wanted {
             return Ok(Made::Unwanted);
         }
-        let later = create.deliver_at.filter(|at| *at > now);
-        let rev = match later {
-            Some(_) => None,
-            None => Some(next_rev(connection, inbox).await?),
-        };
         let draft = create.draft;
-        let sql = sqlx::AssertSqlSafe(format!(
-            "INSERT INTO user_notifications (id, app_id, user_id, org_id, type, severity, title, message, action_url, image_url,
-                actor, object, data, transaction_id, group_key, rev, visible_at, announced_at, expires_at, created_at, updated_at,
-                channels)
-            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $20, $21)
-            {} RETURNING {COLUMNS}",
-            if draft.group_key.is_some() { GROW } else { "" }
-        ));
-        let row = sqlx::query(sql)
-            .bind(id.to_string())
+        let grow = if draft.group_key.is_some() { GROW } else { "" };
+        let counts = if rev.is_some() { COUNTS } else { "" };
+        let query = sqlx::query(AssertSqlSafe(format!("{INSERT} {grow} RETURNING {COLUMNS}; {counts}")))
             .bind(inbox.app)
-            .bind(user)
+            .bind(inbox.user)
+            .bind(now)
+            .bind(Counts::MOST)
+            .bind(id.to_string())
             .bind(&draft.org_id)
             .bind(&draft.kind)
             .bind(draft.severity.as_str())
@@ -138,31 +161,18 @@ impl Sqlite {
             .bind(later.unwrap_or(now))
             .bind(rev.map(|_| now))
             .bind(draft.expires_at)
-            .bind(now)
-            .bind(draft.channels.as_ref().map(Json))
-            .fetch_one(&mut *connection)
-            .await?;
-        if let Some(rev) = rev {
-            let notification = inbox::notification(&row)?;
+            .bind(draft.channels.as_ref().map(Json));
+        let rows = query.fetch_all(&mut *connection).await?;
+        if let (Some(rev), [row, counts, ..]) = (rev, rows.as_slice()) {
+            let notification = inbox::notification(row)?;
+            let (unread, unseen) = FromRow::from_row(counts)?;
+            let state = InboxState { rev, counts: Counts { unread, unseen } };
             let event = if notification.group_count == 1 { EventName::Created } else { EventName::Updated };
-            tell(connection, inbox, rev, event.as_str(), About::One(&notification), now).await?;
+            put_event(connection, inbox, state, event.as_str(), About::One(&notification), now).await?;
             if self.dispatches {
                 tasks::dispatch(connection, inbox, &notification, now).await?;
             }
         }
         Ok(Made::New)
     }
-}
-
-/// Whether the user wants such ones in the inbox: the preference for the longest of these patterns, else the application's.
-async fn is_wanted(
-    connection: &mut SqliteConnection,
-    inbox: Inbox<'_>,
-    wanted: &Wanted<'_>,
-) -> Result<bool, StoreError> {
-    let sql =
-        "SELECT type, enabled FROM notification_preferences WHERE app_id = $1 AND user_id = $2 AND channel = 'in_app'";
-    let own: HashMap<String, bool> =
-        sqlx::query_as(sql).bind(inbox.app).bind(inbox.user).fetch_all(connection).await?.into_iter().collect();
-    Ok(wanted.patterns.iter().find_map(|pattern| own.get(pattern).copied()).unwrap_or(wanted.otherwise))
 }

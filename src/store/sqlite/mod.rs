@@ -88,6 +88,7 @@ impl Sqlite {
         let writer = SqlitePoolOptions::new()
             .max_connections(1)
             .acquire_timeout(ACQUIRE)
+            .test_before_acquire(false) // a file does not go away
             .after_release(|connection, _| Box::pin(is_clean(connection)))
             .connect_with(options.clone().create_if_missing(true))
             .await?;
@@ -103,6 +104,7 @@ impl Sqlite {
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE)
+            .test_before_acquire(false)
             .connect_with(options.read_only(true))
             .await?;
         Ok(Self { writer, readers, default_app: default_app.to_owned(), dispatches: false })
@@ -127,7 +129,9 @@ impl Sqlite {
 /// Whether a connection can be used again. A full disk ends a transaction on SQLite's side alone: the rollback that follows then fails, and
 /// the connection would begin every later transaction within one that is none.
 async fn is_clean(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
-    connection.ping().await?; // after whatever rollback was still to be done
+    if connection.is_in_transaction() {
+        connection.ping().await?; // after whatever rollback was still to be done
+    }
     Ok(!connection.is_in_transaction())
 }
 
@@ -160,11 +164,12 @@ impl Store for Sqlite {
     }
 }
 
+const NEXT_REV: &str = "INSERT INTO inbox_state (app_id, user_id, rev) VALUES ($1, $2, 1)
+    ON CONFLICT (app_id, user_id) DO UPDATE SET rev = inbox_state.rev + 1 RETURNING rev";
+
 /// Takes the inbox's next revision.
 async fn next_rev(connection: &mut SqliteConnection, inbox: Inbox<'_>) -> Result<i64, StoreError> {
-    let sql = "INSERT INTO inbox_state (app_id, user_id, rev) VALUES ($1, $2, 1)
-        ON CONFLICT (app_id, user_id) DO UPDATE SET rev = inbox_state.rev + 1 RETURNING rev";
-    Ok(sqlx::query_scalar(sql).bind(inbox.app).bind(inbox.user).fetch_one(connection).await?)
+    Ok(sqlx::query_scalar(NEXT_REV).bind(inbox.app).bind(inbox.user).fetch_one(connection).await?)
 }
 
 /// Where the inbox stands.
@@ -204,18 +209,31 @@ async fn tell(
     now: Timestamp,
 ) -> Result<InboxState, StoreError> {
     let state = InboxState { rev, counts: counts(connection, inbox, now).await? };
+    put_event(connection, inbox, state, event, about, now).await?;
+    Ok(state)
+}
+
+/// The same, where it is known already where the inbox stands.
+async fn put_event(
+    connection: &mut SqliteConnection,
+    inbox: Inbox<'_>,
+    state: InboxState,
+    event: &str,
+    about: About<'_>,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let sql = "INSERT INTO outbox (app_id, user_id, rev, event, payload, available_at, created_at)
         VALUES ($1, $2, $3, $4, $5, $6, $6)";
     sqlx::query(sql)
         .bind(inbox.app)
         .bind(inbox.user)
-        .bind(rev)
+        .bind(state.rev)
         .bind(event)
         .bind(envelope(inbox.app, inbox.user, state, now, about))
         .bind(now)
         .execute(connection)
         .await?;
-    Ok(state)
+    Ok(())
 }
 
 /// Whether the user has a row, a new one if need be; never for one that was deleted.

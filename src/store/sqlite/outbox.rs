@@ -1,7 +1,7 @@
-//! Events that wait to be published (section 8.7, Relay).
+//! Events that wait to be published (section 8.7, Relay). Each is one statement, and so a transaction by itself.
 
 use async_trait::async_trait;
-use sqlx::QueryBuilder;
+use sqlx::types::Json;
 
 use super::Sqlite;
 use crate::store::sending::Outgoing;
@@ -16,7 +16,6 @@ impl Outbox for Sqlite {
         locked_until: Timestamp,
         now: Timestamp,
     ) -> Result<Vec<Outgoing>, StoreError> {
-        let mut tx = self.write().await?;
         let sql = "UPDATE outbox SET locked_until = $3 WHERE id IN (
                 SELECT id FROM outbox AS this WHERE delivered_at IS NULL
                     AND (locked_until IS NULL OR locked_until <= $2 OR locked_until > $4)
@@ -31,9 +30,8 @@ impl Outbox for Sqlite {
             .bind(now)
             .bind(locked_until)
             .bind(too_far(locked_until, now))
-            .fetch_all(&mut *tx)
+            .fetch_all(&self.writer)
             .await?;
-        tx.commit().await?;
         let mut taken: Vec<Outgoing> = rows
             .into_iter()
             .map(|(id, app, user, rev, event, payload)| Outgoing { id, app, user, rev, event, payload })
@@ -43,29 +41,22 @@ impl Outbox for Sqlite {
     }
 
     async fn published(&self, ids: &[i64], now: Timestamp) -> Result<(), StoreError> {
-        let mut query = QueryBuilder::new("UPDATE outbox SET delivered_at = ");
-        query.push_bind(now);
-        self.update(query, ids).await
-    }
-
-    async fn release(&self, ids: &[i64]) -> Result<(), StoreError> {
-        self.update(QueryBuilder::new("UPDATE outbox SET locked_until = NULL"), ids).await
-    }
-}
-
-impl Sqlite {
-    async fn update(&self, mut query: QueryBuilder<sqlx::Sqlite>, ids: &[i64]) -> Result<(), StoreError> {
         if ids.is_empty() {
             return Ok(());
         }
-        query.push(" WHERE delivered_at IS NULL AND id IN (");
-        let mut list = query.separated(", ");
-        for id in ids {
-            list.push_bind(*id);
+        let sql = "UPDATE outbox SET delivered_at = $2
+            WHERE delivered_at IS NULL AND id IN (SELECT value FROM json_each($1))";
+        sqlx::query(sql).bind(Json(ids)).bind(now).execute(&self.writer).await?;
+        Ok(())
+    }
+
+    async fn release(&self, ids: &[i64]) -> Result<(), StoreError> {
+        if ids.is_empty() {
+            return Ok(());
         }
-        query.push(")");
-        let mut tx = self.write().await?;
-        query.build().execute(&mut *tx).await?;
-        Ok(tx.commit().await?)
+        let sql = "UPDATE outbox SET locked_until = NULL
+            WHERE delivered_at IS NULL AND id IN (SELECT value FROM json_each($1))";
+        sqlx::query(sql).bind(Json(ids)).execute(&self.writer).await?;
+        Ok(())
     }
 }
