@@ -67,8 +67,8 @@ async fn a_million_notifications_are_no_burden() {
     let inbox = "app_id = 'shop' AND user_id = 'user_ann'";
     let list = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > 1) AND announced_at IS NOT NULL";
     for (what, index, sql) in [
-        ("unread count", "un_unread_idx", format!("SELECT 1 FROM user_notifications WHERE {inbox} AND {list} AND read_at IS NULL AND archived_at IS NULL ORDER BY visible_at DESC LIMIT 1000")),
-        ("unseen count", "un_unseen_idx", format!("SELECT 1 FROM user_notifications WHERE {inbox} AND {list} AND seen_at IS NULL AND archived_at IS NULL ORDER BY visible_at DESC LIMIT 1000")),
+        ("unread count", "un_unread_idx", format!("SELECT 1 FROM user_notifications INDEXED BY un_unread_idx WHERE {inbox} AND {list} AND read_at IS NULL AND archived_at IS NULL ORDER BY visible_at DESC LIMIT 1000")),
+        ("unseen count", "un_unseen_idx", format!("SELECT 1 FROM user_notifications INDEXED BY un_unseen_idx WHERE {inbox} AND {list} AND seen_at IS NULL AND archived_at IS NULL ORDER BY visible_at DESC LIMIT 1000")),
         ("changes", "un_changes_idx", format!("SELECT * FROM user_notifications WHERE {inbox} AND rev > 7 ORDER BY rev, id LIMIT 101")),
         ("changes, next page", "un_changes_idx", format!("SELECT * FROM user_notifications WHERE {inbox} AND (rev, id) > (7, 'a') ORDER BY rev, id LIMIT 101")),
         ("due", "un_due_idx", "SELECT * FROM user_notifications WHERE announced_at IS NULL AND deleted_at IS NULL AND visible_at <= 1 ORDER BY visible_at LIMIT 200".to_owned()),

@@ -87,7 +87,7 @@ impl Inboxes for Sqlite {
 
     async fn by_severity(&self, inbox: Inbox<'_>, now: Timestamp) -> Result<(BySeverity, InboxState), StoreError> {
         let mut tx = self.read().await?;
-        let sql = "SELECT severity, count(*) FROM (SELECT severity FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
+        let sql = "SELECT severity, count(*) FROM (SELECT severity FROM user_notifications INDEXED BY un_unread_idx WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
                 AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
             ORDER BY visible_at DESC LIMIT $4) GROUP BY severity";
         let query = sqlx::query_as(sql).bind(inbox.app).bind(inbox.user).bind(now).bind(Counts::MOST);

@@ -181,10 +181,10 @@ async fn state(connection: &mut SqliteConnection, inbox: Inbox<'_>, now: Timesta
 }
 
 const COUNTS: &str = "SELECT
-    (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
+    (SELECT count(*) FROM (SELECT 1 FROM user_notifications INDEXED BY un_unread_idx WHERE app_id = $1 AND user_id = $2 AND read_at IS NULL
         AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
         ORDER BY visible_at DESC LIMIT $4)),
-    (SELECT count(*) FROM (SELECT 1 FROM user_notifications WHERE app_id = $1 AND user_id = $2 AND seen_at IS NULL
+    (SELECT count(*) FROM (SELECT 1 FROM user_notifications INDEXED BY un_unseen_idx WHERE app_id = $1 AND user_id = $2 AND seen_at IS NULL
         AND archived_at IS NULL AND deleted_at IS NULL AND announced_at IS NOT NULL AND (expires_at IS NULL OR expires_at > $3)
         ORDER BY visible_at DESC LIMIT $4))";
 
