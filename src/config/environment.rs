@@ -49,10 +49,13 @@ pub struct Environment {
     found: BTreeMap<String, Found>,
     /// What somebody who watches the start should know.
     pub notes: Vec<String>,
+    /// Files that a variable names and that cannot be read: which variable, and why.
+    pub unread: Vec<(String, String)>,
 }
 
 impl Environment {
-    /// Sorts out the variables of a process; an empty one counts as not set.
+    /// Sorts out the variables of a process; an empty one counts as not set. What ends with `_FILE` names a file with the value of the variable
+    /// without that, as secrets of containers are mounted.
     #[must_use]
     pub fn new(variables: impl IntoIterator<Item = (String, String)>) -> Self {
         let mut environment = Self::default();
@@ -62,7 +65,7 @@ impl Environment {
                 || ["HERALD_", "PUSHER_", "SOKETI_", "REVERB_"].iter().any(|prefix| name.starts_with(prefix))
         };
         let mut all: BTreeMap<String, String> =
-            variables.into_iter().filter(|(name, value)| ours(name) && !value.is_empty()).collect();
+            variables.into_iter().filter(|(name, value)| ours(unfiled(name)) && !value.is_empty()).collect();
         let injected: Vec<String> =
             all.iter().filter(|(name, value)| is_injected(name, value)).map(|(name, _)| name.clone()).collect();
         if !injected.is_empty() {
@@ -71,9 +74,10 @@ impl Environment {
                 .push(format!("ignored, since Kubernetes sets them for its services: {}", injected.join(", ")));
             all.retain(|name, _| !injected.contains(name));
         }
-        let first = |names: &[&str]| {
-            names.iter().find_map(|name| all.get(*name).map(|value| (value.clone(), (*name).to_owned())))
-        };
+        let from_files = environment.read_files(&mut all);
+        let origin = |name: &str| from_files.get(name).cloned().unwrap_or_else(|| name.to_owned());
+        let first =
+            |names: &[&str]| names.iter().find_map(|name| all.get(*name).map(|value| (value.clone(), origin(name))));
         for (name, foreign) in FOREIGN {
             if !all.contains_key(*name)
                 && let Some((value, origin)) = first(foreign)
@@ -88,9 +92,34 @@ impl Environment {
             environment.notes.push(format!("{} is used", listen.origin));
             environment.found.insert("HERALD_LISTEN".to_owned(), listen);
         }
-        let own = all.into_iter().filter(|(name, _)| name.starts_with("HERALD_") && !is_foreign(name));
-        environment.found.extend(own.map(|(name, value)| (name.clone(), Found { value, origin: name })));
+        let own = all.iter().filter(|(name, _)| name.starts_with("HERALD_") && !is_foreign(name));
+        let own = own.map(|(name, value)| (name.clone(), Found { value: value.clone(), origin: origin(name) }));
+        environment.found.extend(own.collect::<Vec<_>>());
         environment
+    }
+
+    /// Puts what files hold in the place of the variables that name them; which came from which variable.
+    fn read_files(&mut self, all: &mut BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let filed: Vec<(String, String)> = all.extract_if(.., |name, _| unfiled(name) != name).collect();
+        let mut origins = BTreeMap::new();
+        for (variable, path) in filed {
+            let name = unfiled(&variable).to_owned();
+            if all.contains_key(&name) {
+                self.unread.push((variable, format!("{name} is set too: one of them")));
+                continue;
+            }
+            match std::fs::read_to_string(&path) {
+                Ok(text) if text.trim().is_empty() => {
+                    self.unread.push((variable, format!("the file {path} is empty")));
+                }
+                Ok(text) => {
+                    all.insert(name.clone(), text.trim().to_owned());
+                    origins.insert(name, variable);
+                }
+                Err(error) => self.unread.push((variable, format!("the file {path} cannot be read: {error}"))),
+            }
+        }
+        origins
     }
 
     /// The value of one of our names.
@@ -103,6 +132,11 @@ impl Environment {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.found.keys().map(String::as_str)
     }
+}
+
+/// The variable whose value a file holds, if this names one; else the same.
+fn unfiled(name: &str) -> &str {
+    name.strip_suffix("_FILE").unwrap_or(name)
 }
 
 /// Kubernetes tells every container where every service is: `X_PORT=tcp://…`, `X_SERVICE_HOST`, `X_PORT_80_TCP_ADDR`.
@@ -149,6 +183,35 @@ mod tests {
             assert_eq!(environment(&set).get("HERALD_APP_ID").unwrap().value, all[skipped]);
         }
         assert!(environment(&[("PUSHER_KEY", "k")]).notes.contains(&"PUSHER_KEY is used".to_owned()));
+    }
+
+    #[test]
+    fn a_file_holds_the_value_of_the_variable_that_it_is_named_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.to_str().unwrap().to_owned()
+        };
+        let (secret, empty) = (file("secret", " hush \n"), file("empty", "\n"));
+        let found = environment(&[("PUSHER_SECRET_FILE", &secret), ("HERALD_API_KEYS_FILE", &secret)]);
+        for (name, origin) in [("HERALD_APP_SECRET", "PUSHER_SECRET_FILE"), ("HERALD_API_KEYS", "HERALD_API_KEYS_FILE")]
+        {
+            let found = found.get(name).unwrap();
+            assert_eq!((found.value.as_str(), found.origin.as_str()), ("hush", origin));
+        }
+        assert!(found.unread.is_empty() && found.names().count() == 2);
+        for (variables, why) in [
+            (&[("HERALD_APP_SECRET_FILE", "/no/such/file")][..], "/no/such/file cannot be read"),
+            (&[("HERALD_APP_SECRET_FILE", empty.as_str())], "is empty"),
+            (
+                &[("HERALD_APP_SECRET_FILE", secret.as_str()), ("HERALD_APP_SECRET", "x")],
+                "HERALD_APP_SECRET is set too",
+            ),
+        ] {
+            let unread = environment(variables).unread;
+            assert!(unread[0].0 == "HERALD_APP_SECRET_FILE" && unread[0].1.contains(why), "{unread:?}");
+        }
     }
 
     #[test]

@@ -98,6 +98,9 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
 
     let mut reader = Reader::new(&environment, path.display().to_string());
     reader.problems = early;
+    for (variable, message) in &environment.unread {
+        reader.problem(variable, String::new(), message.clone());
+    }
     let root = Place { file, environment: Some("HERALD_".to_owned()), ..Place::default() };
     let mut config = Config::read(root, &mut reader);
     let is_newcomer = apps_of_environment(&environment, &mut config, &mut reader);

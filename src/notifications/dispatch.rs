@@ -21,6 +21,7 @@ use super::create::{Defaults, patterns};
 use super::{Outage, TICK, hours};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::metrics;
+use crate::outgoing::breaker::State;
 use crate::outgoing::service::{CallError, Limits, Retry, Service};
 use crate::store::notification::{Notification, Severity};
 use crate::store::people::User;
@@ -30,8 +31,8 @@ use crate::store::time::Timestamp;
 use crate::store::{Inbox, Store, StoreError};
 
 /// Tasks that are taken at once, and users that are served at once.
-const BATCH: usize = 200;
-const USERS_AT_ONCE: usize = 8;
+const BATCH: usize = 40;
+const USERS_AT_ONCE: usize = 4;
 /// How long they are this node's.
 const LOCK: Duration = Duration::from_secs(60);
 /// An answer counts by its status.
@@ -109,10 +110,16 @@ impl Dispatcher {
 
     /// One batch; whether there may be more.
     async fn pass(&self, outage: &mut Outage) -> bool {
+        // While the backend is left alone tasks are too; one of them sees whether it is back.
+        let limit = match self.service.readiness() {
+            State::Closed => BATCH,
+            State::HalfOpen => 1,
+            State::Open => return false,
+        };
         let now = Timestamp::now();
-        let taken = self.store.take_tasks(TaskKind::Dispatch, BATCH, now.after(LOCK), now).await;
+        let taken = self.store.take_tasks(TaskKind::Dispatch, limit, now.after(LOCK), now).await;
         let Some(taken) = outage.note("dispatch", taken) else { return false };
-        let is_full = taken.len() == BATCH;
+        let is_full = taken.len() == limit;
         let mut work: Vec<Work> = Vec::new();
         for task in taken {
             let Ok(about) = serde_json::from_str::<Dispatch>(&task.payload) else {

@@ -140,6 +140,20 @@ impl Breaker {
         self.inner.lock().phase.state()
     }
 
+    /// What a call would meet: `Open` if it would be rejected, `HalfOpen` if it would be a trial.
+    #[must_use]
+    pub fn readiness(&self, now: Instant) -> State {
+        let inner = self.inner.lock();
+        let is_over = |since, period: Duration| now.saturating_duration_since(since) >= period.min(inner.at_most);
+        match inner.phase {
+            _ if inner.not_before.is_some_and(|at| at > now) => State::Open,
+            Phase::Closed { .. } => State::Closed,
+            Phase::Open { since, period } if is_over(since, period) => State::HalfOpen,
+            Phase::HalfOpen { under_way, .. } if under_way < self.thresholds.probes => State::HalfOpen,
+            Phase::Open { .. } | Phase::HalfOpen { .. } => State::Open,
+        }
+    }
+
     /// Lets no call through until then, whatever its state: the service has asked for that.
     pub fn postpone(&self, until: Instant) {
         let mut inner = self.inner.lock();
@@ -287,7 +301,23 @@ mod tests {
         breaker.postpone(now + Duration::from_secs(7));
         breaker.postpone(now + Duration::from_secs(3));
         assert_eq!(breaker.acquire(now).unwrap_err(), Rejected(Duration::from_secs(7)));
+        assert_eq!(breaker.readiness(now), State::Open);
         assert!(breaker.acquire(now + Duration::from_secs(7)).is_ok());
+    }
+
+    #[test]
+    fn it_says_what_a_call_would_meet_and_changes_nothing_by_that() {
+        let (breaker, now) =
+            (Breaker::new("test", Thresholds { failures: 1, ..Thresholds::default() }), Instant::now());
+        assert_eq!(breaker.readiness(now), State::Closed);
+        breaker.acquire(now).unwrap().failed(now);
+        assert_eq!((breaker.readiness(now), breaker.state()), (State::Open, State::Open));
+        let later = now + Duration::from_secs(30);
+        assert_eq!((breaker.readiness(later), breaker.state()), (State::HalfOpen, State::Open));
+        let trial = breaker.acquire(later).unwrap();
+        assert_eq!((breaker.readiness(later), breaker.state()), (State::Open, State::HalfOpen), "one is enough");
+        trial.succeeded();
+        assert_eq!(breaker.readiness(later), State::Closed);
     }
     #[test]
     fn each_trial_that_fails_doubles_how_long_it_is_open_unless_there_is_no_time() {

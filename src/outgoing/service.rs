@@ -91,6 +91,12 @@ impl Service {
         self.breaker.state()
     }
 
+    /// What a call would meet now: `Open` if it would be rejected, `HalfOpen` if it would be a trial. For work that need not be begun then.
+    #[must_use]
+    pub fn readiness(&self) -> State {
+        self.breaker.readiness(Instant::now())
+    }
+
     /// Sends what `request` makes, more than once if that is allowed.
     ///
     /// # Errors
