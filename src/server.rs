@@ -20,6 +20,7 @@ use crate::cluster::redis::Redis;
 use crate::config::{Config, TokenOptions};
 use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
+use crate::integrations::clerk::sessions::Sessions;
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
@@ -94,6 +95,11 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         (&notifications, &config.dispatch.url, &config.dispatch.secret)
     {
         notifications.dispatch(outgoing.service("dispatch"), url.clone(), secrets.clone());
+    }
+    if let (Some(notifications), Some(every), Some(secret)) =
+        (&notifications, config.auth.session_recheck, &config.auth.secret_key)
+    {
+        notifications.recheck(Sessions::new(&config.auth.api_url, secret, every, &outgoing));
     }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();

@@ -219,6 +219,12 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
     if let Some((option, origin, message)) = tls {
         reader.problem(option, origin, message);
     }
+    if config.auth.session_recheck.is_some()
+        && config.auth.secret_key.is_none()
+        && let Some(message) = together("auth.secret_key", "auth.session_recheck")
+    {
+        reader.problem("auth.secret_key", String::new(), message);
+    }
     let missing = match (&config.dispatch.url, &config.dispatch.secret) {
         (Some(_), None) => Some(("dispatch.secret", "dispatch.url")),
         (None, Some(_)) => Some(("dispatch.url", "dispatch.secret")),

@@ -250,6 +250,11 @@ options! {
         /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, and for the keys if
         /// neither of the two above is set. Nothing else needs it.
         secret_key: Option<Secret> = None, as Optional<SecretText>;
+        /// How often Clerk is asked whether the sessions of connections still live, as a safety net for webhooks that were lost; never if nothing
+        /// is said. Needs `secret_key`.
+        session_recheck: Option<Duration> = None, as Optional<Time<{ 10 * MINUTE }, { 24 * 60 * MINUTE }>>;
+        /// Which of a user's public metadata other members of presence channels see, beside the name and the picture.
+        user_info_metadata: Vec<String> = Vec::new(), as Several<Claim>;
         /// Where Clerk's Backend API is.
         api_url: String = "https://api.clerk.com".to_owned(), as Issuer;
         /// Who signs the tokens, where that is not what `publishable_key` says.

@@ -4,7 +4,7 @@
 //! Always: a session or a user that has ended here has no connection here, whichever comes first, the end or the binding: an end is
 //! remembered for as long as a token of before it may still be used.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant, SystemTime};
 
 use herald_protocol::json::quoted;
@@ -74,6 +74,13 @@ impl Node {
         if self.lately.has(&binding) {
             client.close(CloseReason::SessionEnded);
         }
+    }
+
+    /// The sessions to which connections here belong, each with its user.
+    #[must_use]
+    pub fn sessions(&self) -> BTreeMap<String, String> {
+        let bound = self.clients().into_iter().filter_map(|client| client.binding());
+        bound.filter_map(|binding| Some((binding.session?, binding.user))).collect()
     }
 
     /// Ends the connections of a session, and tells the user's others.

@@ -40,6 +40,12 @@ impl Client {
         self.binding.lock().as_deref().is_some_and(is_it)
     }
 
+    /// Whose it is, if it was authorized for anything.
+    #[must_use]
+    pub fn binding(&self) -> Option<Binding> {
+        self.binding.lock().as_deref().cloned()
+    }
+
     /// The user to whom it belongs.
     pub fn bound_user(&self) -> Option<String> {
         self.binding.lock().as_deref().map(|binding| binding.user.clone())

@@ -30,6 +30,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::apps::{App, Apps};
 use crate::hub::Hub;
+use crate::integrations::clerk::sessions::Sessions;
 use crate::integrations::standard_webhooks::Secrets;
 use crate::outgoing::service::Service;
 use crate::sessions;
@@ -102,6 +103,13 @@ impl Notifications {
             let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
             self.tasks.spawn(async move { stop.run_until_cancelled(arrivals::run(&*store, heard)).await });
         }
+    }
+
+    /// From now on Clerk is asked whether the sessions of this node's connections still live.
+    pub fn recheck(&self, sessions: Sessions) {
+        let (store, hub, stop) = (Arc::clone(&self.store), Arc::clone(&self.hub), self.stop.clone());
+        let ask = async move { sessions.run(&hub, &*store).await };
+        self.tasks.spawn(async move { stop.run_until_cancelled(ask).await });
     }
 
     /// From now on the cluster is told so often which store this node has.

@@ -52,9 +52,11 @@ async fn a_user_who_is_banned_or_deleted_is_out_everywhere() {
 }
 
 #[tokio::test]
-async fn members_see_the_name_and_picture_that_clerk_knows() {
-    let herald = Herald::start(&config()).await;
+async fn members_see_the_name_and_picture_that_clerk_knows_and_what_of_the_metadata_is_named() {
+    let herald =
+        Herald::start(&config().replacen("[auth]", "[auth]\nuser_info_metadata = [\"team\", \"id\"]", 1)).await;
     let user = json!({
+        "public_metadata": { "team": "blue", "salary": 1, "id": "somebody else" },
         "id": "user_ann", "first_name": "Ann", "last_name": "Lee", "image_url": "https://img.clerk.com/x", "updated_at": 2,
         "primary_email_address_id": "e", "email_addresses":
             [{ "id": "e", "email_address": "ann@example.com", "verification": { "status": "verified" } }],
@@ -63,7 +65,7 @@ async fn members_see_the_name_and_picture_that_clerk_knows() {
     let form = "socket_id=1.1&channel_name=presence-room";
     let answer = authorize(&herald, "/pusher/auth", &token("user_ann", &json!({})), form).await.ok();
     let data: Value = serde_json::from_str(answer["channel_data"].as_str().unwrap()).unwrap();
-    let info = json!({ "id": "user_ann", "name": "Ann Lee", "image_url": "https://img.clerk.com/x" });
+    let info = json!({ "id": "user_ann", "name": "Ann Lee", "image_url": "https://img.clerk.com/x", "team": "blue" });
     assert_eq!(data, json!({ "user_id": "user_ann", "user_info": info }));
     assert!(!answer.to_string().contains("ann@example.com"), "an address is nobody's business");
 }
@@ -117,6 +119,11 @@ async fn backend_api() -> (String, Arc<AtomicUsize>) {
                     "id": "user_ann", "first_name": "Ann", "last_name": "Lee", "image_url": "https://img.clerk.com/x",
                     "email_addresses": [], "updated_at": 1_790_000_000_000_i64, "banned": false,
                 }).to_string()),
+                path if path.starts_with("/v1/sessions/") => match path.rsplit('/').next().unwrap() {
+                    "gone" => ("404 Not Found", json!({ "errors": [] }).to_string()),
+                    "broken" => ("500 Oops", String::new()),
+                    status => ("200 OK", json!({ "id": "sess", "status": status }).to_string()),
+                },
                 "/v1/users/user%5fslow" => return std::future::pending().await,
                 "/v1/jwks" => {
                     let vectors: Value = serde_json::from_str(include_str!("../vectors/clerk_jwt.json")).unwrap();
@@ -156,4 +163,22 @@ async fn who_is_not_known_yet_is_asked_for_once_and_a_slow_answer_is_not_waited_
     assert_eq!(asked.load(Ordering::SeqCst), 3, "that there is nobody is remembered too");
     assert_eq!(info("user_slow").await, json!({ "id": "user_slow" }));
     assert!(!herald.has_logged("sk_test_secret"));
+}
+
+#[tokio::test]
+async fn a_session_that_clerk_says_has_ended_has_and_one_that_it_does_not_know_may_live() {
+    use herald::integrations::clerk::sessions::Sessions;
+    let (url, _) = backend_api().await;
+    let outgoing = herald::outgoing::Outgoing::new().unwrap();
+    let secret = herald_protocol::Secret::new("sk_test_secret");
+    let sessions = Sessions::new(&url, &secret, std::time::Duration::from_secs(600), &outgoing);
+    for lives in ["active", "pending"] {
+        assert_eq!(sessions.ended(lives).await.unwrap(), None);
+    }
+    for status in ["revoked", "ended", "expired", "removed", "abandoned", "replaced"] {
+        assert_eq!(sessions.ended(status).await.unwrap().as_deref(), Some(status));
+    }
+    for unsure in ["gone", "broken"] {
+        assert!(sessions.ended(unsure).await.is_err(), "{unsure}");
+    }
 }

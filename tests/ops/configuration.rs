@@ -77,7 +77,8 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 12] = [
+    const ANY_TEXT: [&str; 13] = [
+        "HERALD_AUTH_USER_INFO_METADATA",
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",
         "HERALD_AUTH_SECRET_KEY",
@@ -135,6 +136,7 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         _ if allowed.starts_with("redis://") => "redis://127.0.0.1:7777/1".into(),
         number if number.parse::<i64>().is_ok() => (number.parse::<i64>().unwrap() - 1).into(),
         _ if allowed.starts_with("a number from 1 ") => 77.into(),
+        _ if allowed.starts_with("a span of time from 10m") => "11m".into(),
         _ if allowed.starts_with("a span of time") => "7s".into(),
         _ if allowed.starts_with("ADDRESS:PORT") => "127.0.0.1:7777".into(),
         _ if allowed.starts_with("a list, each an IP address") => vec!["10.0.0.0/8", "::1/128"].into(),

@@ -128,7 +128,8 @@ pub async fn channel(State(parts): State<Arc<Parts>>, request: Request) -> Resul
 pub async fn user(State(parts): State<Arc<Parts>>, request: Request) -> Result<Response, Fault> {
     let Asked { identity, app, form, known } = ask(&parts, request).await?;
     let known = self::known(&parts, known, &identity).await?;
-    let user_info = user_info(&identity, known.as_ref(), app.limits().presence_user_info);
+    let limit = app.limits().presence_user_info;
+    let user_info = user_info(&identity, known.as_ref(), &parts.config.auth.user_info_metadata, limit);
     let user_data = json!({ "id": identity.user, "user_info": user_info }).to_string();
     let signature = app.options.secret.sign(user_string(form.socket_id, &user_data).as_bytes());
     Ok(answer(SignIn { auth: format!("{}:{signature}", app.options.key), user_data }))
@@ -235,7 +236,8 @@ async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Autho
     let channel_data = name.kind().is_presence().then(|| {
         let limit = app.limits().presence_user_info;
         let told = told.map(Value::Object).filter(|told| told.to_string().len() <= limit);
-        let user_info = told.unwrap_or_else(|| user_info(identity, known.as_ref(), limit));
+        let user_info =
+            told.unwrap_or_else(|| user_info(identity, known.as_ref(), &parts.config.auth.user_info_metadata, limit));
         json!({ "user_id": identity.user, "user_info": user_info }).to_string()
     });
     let signed = channel_string(form.socket_id, name.as_str(), channel_data.as_deref());
@@ -256,13 +258,19 @@ fn denied() -> Fault {
     Fault::Forbidden("this channel is not allowed for this user".to_owned())
 }
 
-/// What other members get to see of a user: the id, name and picture, as far as that fits; never an address.
-fn user_info(identity: &Identity, known: Option<&User>, limit: usize) -> Value {
+/// What other members get to see of a user: the id, name and picture, and of what everybody may know these members, as far as that fits; never
+/// an address.
+fn user_info(identity: &Identity, known: Option<&User>, metadata: &[String], limit: usize) -> Value {
     let mut info = json!({ "id": identity.user });
-    let more = known.into_iter().flat_map(|user| [("name", &user.name), ("image_url", &user.image_url)]);
-    for (member, value) in more {
-        let Some(value) = value else { continue };
-        info[member] = value.as_str().into();
+    let Some(known) = known else { return info };
+    let about = [("name", &known.name), ("image_url", &known.image_url)];
+    let about = about.into_iter().filter_map(|(member, value)| Some((member, value.as_deref()?.into())));
+    let named = metadata.iter().filter_map(|name| Some((name.as_str(), known.public_metadata.get(name)?.clone())));
+    for (member, value) in about.chain(named) {
+        if info.get(member).is_some() {
+            continue;
+        }
+        info[member] = value;
         if info.to_string().len() > limit {
             info.as_object_mut().map(|info| info.remove(member));
         }

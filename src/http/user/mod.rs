@@ -75,6 +75,7 @@ fn cross_origin(config: &Config) -> CorsLayer {
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
             header::IF_NONE_MATCH,
+            HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("x-herald-app"),
         ]))
         .expose_headers(ExposeHeaders::list([header::ETAG, header::RETRY_AFTER]))

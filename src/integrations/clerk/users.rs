@@ -45,8 +45,8 @@ pub struct Users {
 
 /// Clerk does not say. The text is for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Clerk's users: {0}")]
-pub struct Unanswered(String);
+#[error("Clerk: {0}")]
+pub struct Unanswered(pub(super) String);
 
 struct HowLong;
 
