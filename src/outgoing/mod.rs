@@ -1,6 +1,7 @@
 //! Whatever leaves the process: one HTTP client for all of it, with a time-out on everything and no surprises; and for each third party and
 //! kind of call a [`service::Service`] with the [`breaker`] before it, so that one that is away costs nobody anything.
 
+pub mod address;
 pub mod breaker;
 pub mod service;
 
@@ -58,7 +59,7 @@ impl Outgoing {
     }
 }
 
-/// A client that follows no redirects, asks no proxy and gives up after `TIMEOUT`.
+/// A client that follows no redirects, asks no proxy and no cloud for credentials, and gives up after `TIMEOUT`.
 ///
 /// # Errors
 /// When the machine's certificates cannot be read.
@@ -68,6 +69,7 @@ pub fn client() -> anyhow::Result<reqwest::Client> {
         .user_agent(concat!("herald/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
+        .dns_resolver(Arc::new(address::Resolver))
         .timeout(TIMEOUT)
         .pool_max_idle_per_host(4)
         .pool_idle_timeout(Duration::from_secs(30))

@@ -9,6 +9,7 @@ use rand::RngExt as _;
 use reqwest::{Client, Request, RequestBuilder};
 use tokio::sync::{Notify, Semaphore};
 
+use super::address;
 use super::breaker::{Breaker, Permit, Rejected, State, Thresholds};
 use crate::metrics;
 
@@ -131,8 +132,7 @@ impl Service {
     }
 
     async fn attempt(&self, request: RequestBuilder, limits: Limits) -> Result<Answer, CallError> {
-        // What cannot be built is our fault, not the service's.
-        let request = request.build().map_err(|error| CallError::Unreachable(cause(&error)))?;
+        let request = build(request)?;
         let permit = self.breaker.acquire(Instant::now()).map_err(|Rejected(left)| {
             metrics::outgoing_call(self.name, "rejected");
             CallError::Rejected(left)
@@ -149,7 +149,7 @@ impl Service {
         request: impl Fn(&Client) -> RequestBuilder,
         limits: Limits,
     ) -> Result<Answer, CallError> {
-        let request = request(&self.client).build().map_err(|error| CallError::Unreachable(cause(&error)))?;
+        let request = build(request(&self.client))?;
         let permit = self.admitted().await;
         self.exchange(permit, request, limits).await
     }
@@ -203,6 +203,13 @@ impl Service {
         metrics::outgoing_took(self.name, begun.elapsed());
         answered
     }
+}
+
+/// What cannot be built, or may not be sent, is our fault and not the service's.
+fn build(request: RequestBuilder) -> Result<Request, CallError> {
+    let request = request.build().map_err(|error| CallError::Unreachable(cause(&error)))?;
+    address::check_url(request.url()).map_err(|error| CallError::Unreachable(error.to_string()))?;
+    Ok(request)
 }
 
 async fn receive(client: &Client, request: Request, most: usize) -> Result<Answer, CallError> {
@@ -324,6 +331,16 @@ mod tests {
         let CallError::Rejected(left) = call().await.unwrap_err() else { panic!() };
         assert!(left > Duration::from_secs(50), "{left:?}");
         assert_eq!(asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_cloud_is_not_asked_for_the_machines_credentials() {
+        let service = Service::new("test", crate::outgoing::client().unwrap(), Thresholds::default());
+        for url in ["http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/"] {
+            let error = service.send(|client| client.get(url), LIMITS, Retry::Never).await.unwrap_err();
+            assert!(error.to_string().contains("credentials"), "{error}");
+        }
+        assert_eq!(service.state(), State::Closed, "that says nothing of the service");
     }
 
     #[tokio::test]

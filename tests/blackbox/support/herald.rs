@@ -346,11 +346,19 @@ impl Herald {
         self.log.lock().unwrap().lines().filter(|line| line.contains(text)).count()
     }
 
-    /// Descriptors that the process has open, without its database's, of which there are more or fewer as it is asked.
+    /// Descriptors that the process has open.
     pub(crate) fn descriptors(&self) -> usize {
+        self.opened().count()
+    }
+
+    /// The same without its database's, of which there are more or fewer as it is asked.
+    pub(crate) fn descriptors_but_the_databases(&self) -> usize {
+        self.opened().filter(|path| !path.to_string_lossy().contains("herald.db")).count()
+    }
+
+    fn opened(&self) -> impl Iterator<Item = PathBuf> {
         let all = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap();
-        let target = |entry: std::io::Result<std::fs::DirEntry>| std::fs::read_link(entry.ok()?.path()).ok();
-        all.filter_map(target).filter(|target| !target.to_string_lossy().contains("herald.db")).count()
+        all.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
     }
 
     /// The process may have so many descriptors from now on, and cannot raise that.
