@@ -58,10 +58,7 @@ impl Defaults {
     /// What holds for users who have said nothing.
     #[must_use]
     pub fn otherwise(&self, patterns: &[String], channel: Channel) -> bool {
-        let said = |pattern: &String| {
-            self.preferences.iter().find(|one| one.kind == *pattern && one.channel == channel).map(|one| one.enabled)
-        };
-        patterns.iter().find_map(said).unwrap_or(true)
+        said(&self.preferences, patterns, channel).unwrap_or(true)
     }
 
     /// What the users' preferences have to be asked for; `None` if they are not.
@@ -70,6 +67,13 @@ impl Defaults {
         let otherwise = self.otherwise(patterns, Channel::InApp);
         (!self.is_mandatory(draft)).then_some(Wanted { patterns, otherwise })
     }
+}
+
+/// What these preferences say of a channel for the longest of the patterns of which they speak.
+#[must_use]
+pub fn said(preferences: &[Preference], patterns: &[String], channel: Channel) -> Option<bool> {
+    let of = |pattern: &String| preferences.iter().find(|one| one.kind == *pattern && one.channel == channel);
+    patterns.iter().find_map(of).map(|one| one.enabled)
 }
 
 /// A type and its prefixes, from long to short: what preferences may speak of it as.

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::create::{Defaults, patterns};
+use super::create::{Defaults, patterns, said};
 use super::{Outage, TICK, hours};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::metrics;
@@ -215,11 +215,7 @@ impl Dispatcher {
         let patterns = patterns(&draft.kind);
         let is_mandatory = self.defaults.is_mandatory(draft);
         let is_wanted = |channel: Channel| {
-            let said = |pattern: &String| {
-                own.iter().find(|one| one.kind == *pattern && one.channel == channel).map(|one| one.enabled)
-            };
-            let own = patterns.iter().find_map(said);
-            is_mandatory || own.unwrap_or_else(|| self.defaults.otherwise(&patterns, channel))
+            is_mandatory || said(own, &patterns, channel).unwrap_or_else(|| self.defaults.otherwise(&patterns, channel))
         };
         let is_allowed = |channel: &Channel| draft.channels.as_ref().is_none_or(|allowed| allowed.contains(channel));
         let ways = Channel::ALL.into_iter().filter(|channel| *channel != Channel::InApp);
