@@ -26,3 +26,4 @@ pub mod sessions;
 pub mod store;
 pub mod tls;
 pub mod webhooks;
+pub mod work;

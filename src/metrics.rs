@@ -111,6 +111,8 @@ metrics! {
     webhook_sent(result) = "herald_webhooks_total";
     /// Requests that tell the app's backend what to send by other ways than the inbox, by result: delivered, retried, given_up.
     dispatched(result) = "herald_dispatches_total";
+    /// Attempts of work that one node does for all, such as deleting a file at its service, by kind and result: done, retried, given_up.
+    task_tried(kind, result) = "herald_tasks_total";
     /// Calls to third parties, by service and outcome: answered, failed, or rejected because it has failed too often lately.
     outgoing_call(service, outcome) = "herald_outgoing_calls_total";
     /// Changes of the breaker before a third party, by service and what it is from then on: open (it is not asked), half_open (it is tried), closed.

@@ -22,9 +22,9 @@ use toml::Table;
 pub use database_url::{DatabaseUrl, Pooler};
 pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
 pub use options::{
-    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions, Limits,
-    LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions, ShutdownOptions, TlsOptions,
-    TokenOptions, WebhookOptions,
+    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions,
+    IntegrationOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions,
+    ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 
@@ -234,6 +234,14 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
         && let Some(message) = together(missing, set)
     {
         reader.problem(missing, String::new(), message);
+    }
+    if let Some(app) = &config.integrations.app
+        && config.apps.iter().all(|known| known.id != *app)
+    {
+        let ids: Vec<&str> = config.apps.iter().map(|app| app.id.as_str()).collect();
+        let message = format!("{app:?} is no app's id; there are {}", ids.join(", "));
+        let origin = source("integrations.app", "").unwrap_or_default();
+        reader.problem("integrations.app", origin, message);
     }
     let (heartbeat, node_timeout) = (config.cluster.heartbeat, config.cluster.node_timeout);
     if node_timeout < 3 * heartbeat {

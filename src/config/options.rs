@@ -127,6 +127,8 @@ options! {
         dispatch: DispatchOptions;
         /// Tokens of other services that are kept for users.
         tokens: TokenOptions;
+        /// Other services that Herald works with.
+        integrations: IntegrationOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
         /// What is written down.
@@ -134,6 +136,15 @@ options! {
         [lists]
         /// The applications.
         apps: AppOptions;
+    }
+}
+
+impl Config {
+    /// The id of the app whose users other services' webhooks are about, and rows that others insert as `default` (section 8.6).
+    #[must_use]
+    pub fn integrations_app(&self) -> &str {
+        let first = || self.apps.first().map(|app| app.id.as_str());
+        self.integrations.app.as_deref().or_else(first).unwrap_or_default()
     }
 }
 
@@ -385,6 +396,14 @@ impl TokenOptions {
     #[must_use]
     pub fn key_ring(&self) -> Option<KeyRing> {
         Some(self.keys.clone()?.encrypting(self.algorithm))
+    }
+}
+
+options! {
+    /// Services that Herald works with, beside Clerk; each is off until it is configured.
+    pub struct IntegrationOptions {
+        /// The id of the app whose users their webhooks are about. If nothing is said, the first app.
+        app: Option<String> = None, as Optional<AppId>;
     }
 }
 

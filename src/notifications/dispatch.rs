@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::tz::TimeZone;
-use rand::RngExt as _;
 use reqwest::{Client, Url};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
@@ -21,7 +20,6 @@ use super::create::{Defaults, patterns, said};
 use super::{Outage, TICK, hours};
 use crate::integrations::standard_webhooks::Secrets;
 use crate::metrics;
-use crate::outgoing::breaker::State;
 use crate::outgoing::service::{CallError, Limits, Retry, Service};
 use crate::store::notification::{Notification, Severity};
 use crate::store::people::User;
@@ -29,6 +27,7 @@ use crate::store::preferences::{Channel, Digest, Preference, Settings};
 use crate::store::tasks::{Dispatch, Task, TaskKind};
 use crate::store::time::Timestamp;
 use crate::store::{Inbox, Store, StoreError};
+use crate::work::{self, ATTEMPTS, pause};
 
 /// Tasks that are taken at once, and users that are served at once.
 const BATCH: usize = 40;
@@ -37,10 +36,6 @@ const USERS_AT_ONCE: usize = 4;
 const LOCK: Duration = Duration::from_secs(60);
 /// An answer counts by its status.
 const LIMITS: Limits = Limits { within: Duration::from_secs(5), bytes: 0 };
-/// Attempts of one task: about half a day, with a pause that doubles from the first to the longest.
-const ATTEMPTS: u32 = 20;
-const FIRST_PAUSE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// Bytes of a digest's notifications; the rest goes with another request.
 const DIGEST_BYTES: usize = 256 * 1024;
 
@@ -110,12 +105,7 @@ impl Dispatcher {
 
     /// One batch; whether there may be more.
     async fn pass(&self, outage: &mut Outage) -> bool {
-        // While the backend is left alone tasks are too; one of them sees whether it is back.
-        let limit = match self.service.readiness() {
-            State::Closed => BATCH,
-            State::HalfOpen => 1,
-            State::Open => return false,
-        };
+        let Some(limit) = work::batch(&self.service, BATCH) else { return false };
         let now = Timestamp::now();
         let taken = self.store.take_tasks(TaskKind::Dispatch, limit, now.after(LOCK), now).await;
         let Some(taken) = outage.note("dispatch", taken) else { return false };
@@ -312,9 +302,4 @@ fn add(
             bytes,
         }),
     }
-}
-
-fn pause(attempts: u32) -> Duration {
-    let most = FIRST_PAUSE.saturating_mul(1 << attempts.min(16)).min(LONGEST_PAUSE);
-    most.mul_f64(rand::rng().random_range(0.5..1.0))
 }

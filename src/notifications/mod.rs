@@ -35,13 +35,14 @@ use crate::integrations::standard_webhooks::Secrets;
 use crate::outgoing::service::Service;
 use crate::sessions;
 use crate::store::{Store, StoreError};
+use crate::work::{self, Worker};
 use create::Defaults;
 use dispatch::Dispatcher;
 use fanout::Fanout;
 use one_store::OtherStore;
 
 /// How often is looked for what nobody has given a sign of.
-const TICK: Duration = Duration::from_secs(1);
+pub(crate) const TICK: Duration = Duration::from_secs(1);
 
 /// See the module.
 #[derive(Debug)]
@@ -130,6 +131,12 @@ impl Notifications {
         let dispatcher = Dispatcher { store, defaults, service, url, secrets };
         let stop = self.stop.clone();
         self.tasks.spawn(async move { dispatcher.run(&stop).await });
+    }
+
+    /// From now on this node does tasks of the worker's kind.
+    pub fn work(&self, worker: impl Worker + 'static) {
+        let (store, stop) = (Arc::clone(&self.store), self.stop.clone());
+        self.tasks.spawn(async move { work::run(&worker, &*store, &stop).await });
     }
 
     /// Tells a user's connections of what is no change of the inbox, as far as they can be reached: nothing is kept of it.

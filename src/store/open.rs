@@ -44,7 +44,7 @@ pub enum OpenError {
 /// # Errors
 /// See [`OpenError`].
 pub async fn open(config: &Config) -> Result<Arc<dyn Store>, OpenError> {
-    let default_app = config.apps.first().map(|app| app.id.as_str()).unwrap_or_default();
+    let default_app = config.integrations_app();
     let path = match &config.database.url {
         None => config.server.data_dir.join(FILE),
         Some(DatabaseUrl::Sqlite(path)) => path.clone(),

@@ -34,6 +34,21 @@ pub struct Dispatch {
     pub notification: Uuid,
 }
 
+/// A task to be noted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewTask<'a> {
+    /// What is to be done.
+    pub kind: TaskKind,
+    /// Of the tasks of one kind with the same key only the first is noted.
+    pub dedupe_key: &'a str,
+    /// Whom it is about, if it is to go with this user.
+    pub user: Option<&'a str>,
+    /// The rest, as JSON.
+    pub payload: &'a str,
+    /// From when on it may be done.
+    pub available_at: Timestamp,
+}
+
 /// A task that was taken to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
@@ -50,6 +65,9 @@ pub struct Task {
 /// See the module.
 #[async_trait]
 pub trait Tasks {
+    /// Notes a task that follows from nothing else that is kept. False if there was one with its key.
+    async fn add_task(&self, task: &NewTask<'_>, now: Timestamp) -> Result<bool, StoreError>;
+
     /// Takes tasks that are due, by the time they are due at and their users, and locks them.
     async fn take_tasks(
         &self,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use herald::store::notification::{Draft, Filter};
 use herald::store::people::{Change, Inbound};
 use herald::store::preferences::{Channel, Settings};
-use herald::store::tasks::{Dispatch, Task, TaskKind};
+use herald::store::tasks::{Dispatch, NewTask, Task, TaskKind};
 use uuid::Uuid;
 
 use super::support::{ANN, Fixture, draft};
@@ -16,6 +16,7 @@ over_both! {
     settings_that_change_have_what_waits_looked_at_again,
     whoever_is_deleted_leaves_no_task,
     the_ways_that_were_named_are_kept,
+    a_task_of_its_own_is_noted_once_and_not_before_its_time,
 }
 
 const LOCK: Duration = Duration::from_secs(30);
@@ -107,4 +108,16 @@ async fn the_ways_that_were_named_are_kept(db: Fixture) {
     let found = db.list(&Filter::default(), 4).await;
     let ways: Vec<_> = found.iter().map(|item| item.draft.channels.clone()).collect();
     assert_eq!(ways, [None, Some(Vec::new()), Some(vec![Channel::Email])]);
+}
+
+async fn a_task_of_its_own_is_noted_once_and_not_before_its_time(db: Fixture) {
+    let task =
+        |available_at| NewTask { kind: TaskKind::Dispatch, dedupe_key: "own", user: None, payload: "{}", available_at };
+    let add = async |second| db.store.add_task(&task(db.at(second)), db.at(1)).await.unwrap();
+    assert_eq!((add(5).await, add(1).await), (true, false), "the first one counts");
+    assert_eq!(take(&db, 4).await, []);
+    let taken = take(&db, 5).await;
+    assert_eq!((taken.len(), taken[0].user.as_deref(), taken[0].payload.as_str()), (1, None, "{}"));
+    db.store.finish_tasks(&ids(&taken), None, db.at(5)).await.unwrap();
+    assert!(!add(6).await, "what was done is not done again");
 }

@@ -6,11 +6,21 @@ use uuid::Uuid;
 use super::{Postgres, Tx, again};
 use crate::store::StoreError;
 use crate::store::notification::Notification;
-use crate::store::tasks::{Dispatch, Task, TaskKind, Tasks};
+use crate::store::tasks::{Dispatch, NewTask, Task, TaskKind, Tasks};
 use crate::store::time::{Timestamp, too_far};
 
 #[async_trait]
 impl Tasks for Postgres {
+    async fn add_task(&self, task: &NewTask<'_>, now: Timestamp) -> Result<bool, StoreError> {
+        again(|| async {
+            let mut tx = self.begin().await?;
+            let is_new = note(&mut tx, task, now).await?;
+            tx.commit().await?;
+            Ok(is_new)
+        })
+        .await
+    }
+
     async fn take_tasks(
         &self,
         kind: TaskKind,
@@ -73,6 +83,15 @@ impl Tasks for Postgres {
         })
         .await
     }
+}
+
+/// Notes a task as part of what it follows from; false if there is one with its key.
+pub(super) async fn note(tx: &mut Tx, task: &NewTask<'_>, now: Timestamp) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO jobs (id, kind, dedupe_key, user_id, payload, available_at, created_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+    let query = tx.query(sql).bind(Uuid::now_v7()).bind(task.kind.as_str()).bind(task.dedupe_key).bind(task.user);
+    let noted = query.bind(task.payload).bind(task.available_at).bind(now).execute(tx.on()).await?;
+    Ok(noted.rows_affected() > 0)
 }
 
 /// Notes that these, which were just announced, are to go by other ways too.

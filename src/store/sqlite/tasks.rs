@@ -7,12 +7,19 @@ use uuid::Uuid;
 
 use super::Sqlite;
 use crate::store::notification::Notification;
-use crate::store::tasks::{Dispatch, Task, TaskKind, Tasks};
+use crate::store::tasks::{Dispatch, NewTask, Task, TaskKind, Tasks};
 use crate::store::time::{Timestamp, too_far};
 use crate::store::{Inbox, StoreError};
 
 #[async_trait]
 impl Tasks for Sqlite {
+    async fn add_task(&self, task: &NewTask<'_>, now: Timestamp) -> Result<bool, StoreError> {
+        let mut tx = self.write().await?;
+        let is_new = note(&mut tx, task, now).await?;
+        tx.commit().await?;
+        Ok(is_new)
+    }
+
     async fn take_tasks(
         &self,
         kind: TaskKind,
@@ -84,18 +91,32 @@ pub(super) async fn dispatch(
     now: Timestamp,
 ) -> Result<(), StoreError> {
     let payload = Dispatch { app: inbox.app.to_owned(), notification: notification.id };
+    let payload = serde_json::to_string(&payload).map_err(|error| sqlx::Error::Encode(error.into()))?;
+    let (kind, dedupe_key) = (TaskKind::Dispatch, &notification.version());
+    note(connection, &NewTask { kind, dedupe_key, user: Some(inbox.user), payload: &payload, available_at: now }, now)
+        .await?;
+    Ok(())
+}
+
+/// Notes a task as part of what it follows from; false if there is one with its key.
+pub(super) async fn note(
+    connection: &mut SqliteConnection,
+    task: &NewTask<'_>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
     let sql = "INSERT INTO jobs (id, kind, dedupe_key, user_id, payload, available_at, created_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING";
-    sqlx::query(sql)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT DO NOTHING";
+    let noted = sqlx::query(sql)
         .bind(Uuid::now_v7().to_string())
-        .bind(TaskKind::Dispatch.as_str())
-        .bind(notification.version())
-        .bind(inbox.user)
-        .bind(sqlx::types::Json(payload))
+        .bind(task.kind.as_str())
+        .bind(task.dedupe_key)
+        .bind(task.user)
+        .bind(task.payload)
+        .bind(task.available_at)
         .bind(now)
         .execute(connection)
         .await?;
-    Ok(())
+    Ok(noted.rows_affected() > 0)
 }
 
 /// Whatever waits for this user is looked at again at once: what it waits for may not hold any more.
