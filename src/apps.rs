@@ -9,9 +9,17 @@ use subtle::ConstantTimeEq;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::answers::Answers;
-use crate::cluster::Metered;
 use crate::config::{AppOptions, Limits};
 use crate::limits::Limiter;
+
+/// What there may be too much of in a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Metered {
+    /// Events over HTTP.
+    Events,
+    /// Reading requests.
+    Reads,
+}
 
 /// One application.
 #[derive(Debug)]

@@ -86,6 +86,8 @@ metrics! {
     REDIS_RECONNECTS = "herald_redis_reconnects_total";
     /// Scripts and commands that Redis refused or did not answer in time.
     REDIS_ERRORS = "herald_redis_errors_total";
+    /// Requests that this node counted alone against a limit of the cluster, since Redis did not answer in time.
+    RATE_LIMIT_REDIS_ERRORS = "herald_rate_limit_redis_errors_total";
     /// Dead nodes that this node has cleaned up after; on a Redis Cluster in each of its 16 buckets.
     REAPED_NODES = "herald_cluster_reaped_nodes_total";
     /// Messages of other nodes thrown away because this node could not keep up.
@@ -117,6 +119,8 @@ metrics! {
     outgoing_call(service, outcome) = "herald_outgoing_calls_total";
     /// Changes of the breaker before a third party, by service and what it is from then on: open (it is not asked), half_open (it is tried), closed.
     outgoing_state(service, state) = "herald_outgoing_breaker_changes_total";
+    /// Requests refused because their caller made too many, by the limit's name.
+    rate_limited(policy) = "herald_rate_limited_total";
     /// HTTP requests, by route and status.
     http_request(route, status) = "herald_http_requests_total";
     histograms:
@@ -152,6 +156,8 @@ metrics! {
     outgoing_not_asked(service) = "herald_outgoing_not_asked";
     /// 1 while the cluster is reached (or there is none), 0 while Redis is away.
     cluster_reached() = "herald_cluster_reached";
+    /// Nodes in the cluster, as this one has heard last.
+    cluster_nodes() = "herald_cluster_nodes";
     /// Parts of the cluster (one on a single Redis, 16 on a Redis Cluster) whose webhooks, dead nodes and due departures this node looks after.
     owned_buckets() = "herald_cluster_owned_buckets";
     /// 1 when ready, 0 while starting and while shutting down.

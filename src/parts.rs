@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::http::fault::Fault;
 use crate::hub::Hub;
 use crate::integrations::provider::Provider;
-use crate::limits::Attempts;
+use crate::limits::Callers;
 use crate::notifications::Notifications;
 use crate::outgoing::Outgoing;
 use crate::webhooks::Webhooks;
@@ -38,8 +38,8 @@ pub struct Parts {
     pub connections: TaskTracker,
     /// Places for clients on this node, if there is a limit.
     pub places: Option<Arc<Semaphore>>,
-    /// Attempts to connect, by address.
-    pub attempts: Attempts,
+    /// Callers as this node counts them.
+    pub callers: Callers,
     /// Places for clients whose refusal is held back.
     pub held_back: Arc<Semaphore>,
     /// Cancelled once clients are being sent away.

@@ -22,7 +22,7 @@ use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
 use crate::integrations::clerk::sessions::Sessions;
 use crate::integrations::provider::Provider;
-use crate::limits::Attempts;
+use crate::limits::Callers;
 use crate::listener::{Listener, Serving};
 use crate::metrics;
 use crate::notifications::Notifications;
@@ -108,7 +108,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         hub,
         webhooks,
         places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
-        attempts: Attempts::new(config.server.max_attempts_per_address),
+        callers: Callers::default(),
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
@@ -267,6 +267,7 @@ async fn sweep(parts: Arc<Parts>) {
     loop {
         ticks.tick().await;
         parts.hub.node.sweep();
+        parts.callers.sweep();
     }
 }
 

@@ -9,12 +9,12 @@ use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, UserId};
 use uuid::Uuid;
 
-use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
+use super::{Cluster, Event, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::Digest;
 use crate::apps::App;
 use crate::hub::channel::{Change, Channel, Delivery, Keep};
 use crate::hub::{Binding, Frame, Kept, Node, Occupancy};
-use crate::limits::Refused;
+use crate::limits::{Counted, Rate};
 
 /// See the module.
 #[derive(Debug)]
@@ -125,8 +125,12 @@ impl Cluster for Local {
         true // the app's own count has said so
     }
 
-    async fn admit(&self, app: &App, what: Metered, cost: usize) -> Result<(), Refused> {
-        app.limiter(what).map_or(Ok(()), |limiter| limiter.admit(cost))
+    async fn count(&self, _: &str, _: Rate, _: usize, _: Duration) -> Option<Counted> {
+        None
+    }
+
+    fn nodes(&self) -> usize {
+        1
     }
 
     async fn claim(&self, _: &App, _: Digest, _: Digest, _: Duration) -> Result<Option<Bytes>, Unclaimed> {

@@ -21,7 +21,7 @@ use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
 use crate::hub::channel::{Change, Channel};
 use crate::hub::{Binding, Kept, Occupancy, Overloaded};
-use crate::limits::Refused;
+use crate::limits::{Counted, Rate};
 
 /// An event of a backend, for one channel.
 #[derive(Clone, Copy, Debug)]
@@ -69,15 +69,6 @@ pub enum Unpublished {
     /// Other nodes.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
-}
-
-/// What there may be too much of, in a second and over the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Metered {
-    /// Events over HTTP.
-    Events,
-    /// Reading requests.
-    Reads,
 }
 
 /// What is wrong with the cluster.
@@ -166,11 +157,12 @@ pub trait Cluster: Debug + Send + Sync {
     /// Whether the app may have one more connection, that which this node has just counted.
     async fn has_place(&self, app: &App) -> bool;
 
-    /// Lets `cost` of something happen now, if the app's limit allows it.
-    ///
-    /// # Errors
-    /// When it does not.
-    async fn admit(&self, app: &App, what: Metered, cost: usize) -> Result<(), Refused>;
+    /// Counts `cost` against the limit of this name, over all nodes. `None` where each has to count by itself: it is alone, or the cluster has
+    /// not answered `within` that time.
+    async fn count(&self, name: &str, rate: Rate, cost: usize, within: Duration) -> Option<Counted>;
+
+    /// How many nodes there are, as far as is known.
+    fn nodes(&self) -> usize;
 
     /// Asks the other nodes whether a request under an idempotency key may run here, after this node's own [`crate::answers`] let it:
     /// `None` if it may, else the answer that it got elsewhere. A repeat waits `within` that time for the first.

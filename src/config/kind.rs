@@ -21,6 +21,7 @@ use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
 use crate::integrations::standard_webhooks::Secrets;
+use crate::limits::Quota;
 use crate::notifications::topics::TopicPattern;
 use crate::seal::{self, KeyRing};
 use crate::store::preferences::{Channel, Preference};
@@ -228,6 +229,18 @@ text_kind! { /// Where to listen, or not at all.
 AddressOrOff: Option<SocketAddr>, "ADDRESS:PORT (port 0 takes a free one) or \"off\"",
 |text| if text == "off" { Some(None) } else { text.parse().ok().map(Some) },
 |address| address.map_or_else(|| "off".to_owned(), |address| address.to_string()) }
+
+text_kind! { /// How often something may be asked, or without a limit.
+QuotaOrOff: Option<Quota>, "a number and a window of s, min, h or d, such as 300/min, or \"off\"",
+|text| if text == "off" { Some(None) } else { Quota::parse(text).map(Some) },
+|quota| quota.map_or_else(|| "off".to_owned(), |quota| quota.to_string()) }
+
+text_kind! { /// How a moment is written in a header.
+Reset: ResetForm, "unix or iso", |text| match text {
+    "unix" => Some(ResetForm::Unix),
+    "iso" => Some(ResetForm::Iso),
+    _ => None,
+}, |form| format!("{form:?}").to_ascii_lowercase() }
 
 text_kind! { /// A file or folder.
 File: PathBuf, "a path", |text| (!text.is_empty()).then(|| text.into()), |path| path.display().to_string() }
@@ -729,6 +742,15 @@ pub enum LogFormat {
     Text,
     /// For programs.
     Json,
+}
+
+/// How `X-RateLimit-Reset` is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResetForm {
+    /// In seconds since 1970.
+    Unix,
+    /// As text.
+    Iso,
 }
 
 /// What a trigger does while the cluster cannot be reached.

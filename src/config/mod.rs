@@ -20,11 +20,11 @@ use herald_protocol::Secret;
 use toml::Table;
 
 pub use database_url::{DatabaseUrl, Pooler};
-pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
+pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_type_pattern};
 pub use options::{
     AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions,
-    IntegrationOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions,
-    ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
+    IntegrationOptions, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions,
+    ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 

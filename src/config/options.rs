@@ -18,9 +18,9 @@ use super::kind::{
     Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
     Count, DatabaseAddress, DefaultPreference, Encryption, File, Flag, FollowedTopic, Format, Headers, Identifier,
     InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText,
-    NamePart, Network, OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, RedisAddress, Role,
-    SECOND, SecretText, Several, Signing, Size, Time, TokenKeys, TypePattern, Unreachable, WebAddress, Webhook,
-    WebhookSecret, WhenUnreachable,
+    NamePart, Network, OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, QuotaOrOff,
+    RedisAddress, Reset, ResetForm, Role, SECOND, SecretText, Several, Signing, Size, Time, TokenKeys, TypePattern,
+    Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -28,6 +28,7 @@ use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
 use crate::integrations::standard_webhooks::Secrets;
+use crate::limits::Quota;
 use crate::notifications::topics::TopicPattern;
 use crate::seal::{self, KeyRing};
 use crate::store::preferences::Preference;
@@ -117,6 +118,8 @@ options! {
         connection: ConnectionOptions;
         /// How several nodes are one.
         cluster: ClusterOptions;
+        /// How much each caller may ask.
+        limits: LimitOptions;
         /// Who users are, and which channels they may subscribe to.
         auth: AuthOptions;
         /// Where users and notifications are kept.
@@ -162,8 +165,6 @@ options! {
         threads: Option<usize> = None, as Optional<Count<1, 1_024>>;
         /// Connections of all apps together; further ones are closed with 4100 and come back by themselves.
         max_connections: Option<usize> = None, as Optional<Count<1, 10_000_000>>;
-        /// Attempts to connect from one address within a minute. None by default, since an office or a mobile network is one address.
-        max_attempts_per_address: Option<usize> = None, as Optional<Count<1, 1_000_000>>;
         /// How long a client may take for the TLS handshake and the head of its request.
         handshake_timeout: Duration = Duration::from_secs(10), as Time<{ SECOND / 10 }, { 5 * MINUTE }>;
         /// How long a backend may take for the body of its request.
@@ -248,6 +249,41 @@ options! {
         /// What stands in front of all keys, for Redises that are shared with others.
         prefix: String = "herald".to_owned(), as KeyPrefix;
     }
+}
+
+options! {
+    /// How much each caller may ask, over all nodes: as much at once as in a whole window, then evenly. Whoever asks more gets 429 with
+    /// `Retry-After`. What apps may trigger and read of Pusher's API is limited by `apps.limits`.
+    pub struct LimitOptions {
+        /// Authorizations and sign-ins (`/pusher/auth`, `/pusher/user-auth`) of a user.
+        auth: Option<Quota> = quota(1_200, 60), as QuotaOrOff;
+        /// Requests with a wrong token, key or signature from an address (of IPv6, from a network /64). The right ones are served all the same.
+        failed_auth: Option<Quota> = quota(300, 60), as QuotaOrOff;
+        /// What a user reads of inbox, preferences and topics.
+        inbox_reads: Option<Quota> = quota(600, 60), as QuotaOrOff;
+        /// What a user changes there.
+        inbox_writes: Option<Quota> = quota(300, 60), as QuotaOrOff;
+        /// What else a user asks.
+        default: Option<Quota> = quota(100, 3_600), as QuotaOrOff;
+        /// What an app's backend asks under `/v1`, and of its notifications.
+        servers: Option<Quota> = quota(600, 1), as QuotaOrOff;
+        /// Third parties' webhooks from an address, counted before their signature is checked.
+        webhooks: Option<Quota> = quota(500, 1), as QuotaOrOff;
+        /// Attempts to connect from an address. Without a limit by default: an office or a mobile network is one address, and all come back at
+        /// once after a deployment.
+        connections: Option<Quota> = None, as QuotaOrOff;
+        /// How long Redis may take to count. If it takes longer each node counts by itself, and lets its share of the limit through.
+        redis_timeout: Duration = Duration::from_millis(50), as Time<1, { 5 * SECOND }>;
+        /// Whether answers have the headers of the IETF's draft, `RateLimit` and `RateLimit-Policy`, beside `X-RateLimit-Limit`, `-Remaining`
+        /// and `-Reset`.
+        draft_headers: bool = true, as Flag;
+        /// How `X-RateLimit-Reset` is written: `unix` in seconds since 1970, `iso` as text.
+        reset: ResetForm = ResetForm::Unix, as Reset;
+    }
+}
+
+const fn quota(limit: usize, seconds: u64) -> Option<Quota> {
+    Some(Quota { limit, window: Duration::from_secs(seconds) })
 }
 
 options! {

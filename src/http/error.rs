@@ -9,6 +9,7 @@ use herald_protocol::json::JsonError;
 use herald_protocol::user::InvalidUserId;
 use herald_protocol::{ChannelName, InvalidChannelName};
 
+use super::limits::Exceeded;
 use super::pusher::auth::AuthError;
 use crate::answers::Unrepeatable;
 use crate::cluster::{Unclaimed, Unpublished, Unreachable};
@@ -67,6 +68,9 @@ pub enum ApiError {
         /// What is wrong with it.
         error: Box<ApiError>,
     },
+    /// There were too many wrong requests from the same address.
+    #[error(transparent)]
+    Exceeded(#[from] Exceeded),
     /// The app's rate limit is reached.
     #[error("more than {limit} {what} a second; {limit} are allowed")]
     TooMany {
@@ -132,6 +136,7 @@ impl ApiError {
     #[must_use]
     pub fn retry_after(&self) -> Option<u64> {
         let wait = match self {
+            Self::Exceeded(exceeded) => exceeded.retry_after,
             Self::TooMany { wait, .. } | Self::Unrepeatable(Unrepeatable::TooManyKeys { wait, .. }) => *wait,
             Self::Overloaded(_) | Self::Unreachable(_) | Self::Unrepeatable(Unrepeatable::StillRunning(_)) => {
                 Duration::from_secs(1)
@@ -161,7 +166,7 @@ const fn status(error: &ApiError) -> StatusCode {
         | ApiError::Parameter(_)
         | ApiError::Unrepeatable(Unrepeatable::InvalidKey) => StatusCode::BAD_REQUEST,
         ApiError::Unrepeatable(Unrepeatable::OtherRequest | Unrepeatable::StillRunning(_)) => StatusCode::CONFLICT,
-        ApiError::TooMany { .. } | ApiError::Unrepeatable(Unrepeatable::TooManyKeys { .. }) => {
+        ApiError::Exceeded(_) | ApiError::TooMany { .. } | ApiError::Unrepeatable(Unrepeatable::TooManyKeys { .. }) => {
             StatusCode::TOO_MANY_REQUESTS
         }
         ApiError::Overloaded(_) | ApiError::Unreachable(_) => StatusCode::SERVICE_UNAVAILABLE,

@@ -11,6 +11,7 @@ use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use super::error::{ApiError, Refusal};
+use super::limits::Exceeded;
 use crate::store::StoreError;
 
 /// After how long another try makes sense when something is away.
@@ -77,6 +78,9 @@ pub enum Fault {
     /// The user was deleted, and does not come back.
     #[error("this user was deleted")]
     UserDeleted,
+    /// The caller asks too much.
+    #[error(transparent)]
+    RateLimited(#[from] Exceeded),
     /// A fault of Herald's own; the cause stands in the log.
     #[error("an internal error; the log of the server says more under this request_id")]
     Internal(String),
@@ -100,6 +104,10 @@ pub struct Reason {
     message: String,
     /// Under which the server's log says more.
     request_id: Uuid,
+    /// After how many seconds another try makes sense, where there were too many.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    retry_after: Option<u64>,
 }
 
 /// The statuses of that, for the description of the API.
@@ -148,6 +156,7 @@ impl Fault {
             Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
             Self::Conflict => (StatusCode::CONFLICT, "transaction_conflict"),
             Self::UserDeleted => (StatusCode::GONE, "user_deleted"),
+            Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::Backend(error) => (error.status(), backend_code(error.status())),
         }
@@ -174,6 +183,7 @@ impl Fault {
             }
             Self::Method(allowed) => (header::ALLOW, HeaderValue::from_static(allowed)),
             Self::TooLarge(_) | Self::BodyIncomplete => (header::CONNECTION, HeaderValue::from_static("close")),
+            Self::RateLimited(exceeded) => (header::RETRY_AFTER, HeaderValue::from(exceeded.retry_after_seconds())),
             Self::Backend(error) => (header::RETRY_AFTER, HeaderValue::from(error.retry_after()?)),
             _ => return None,
         })
@@ -198,7 +208,12 @@ impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let (status, code) = self.shape();
         let request_id = Uuid::now_v7();
-        let error = Reason { code, message: self.to_string(), request_id };
+        let retry_after = match &self {
+            Self::RateLimited(exceeded) => Some(exceeded.retry_after_seconds()),
+            Self::Backend(error) => error.retry_after().filter(|_| status == StatusCode::TOO_MANY_REQUESTS),
+            _ => None,
+        };
+        let error = Reason { code, message: self.to_string(), request_id, retry_after };
         let mut response = (status, Json(Failed { error })).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         response.headers_mut().extend(self.header());

@@ -9,6 +9,7 @@ pub mod error;
 pub mod fault;
 pub mod idempotency;
 pub mod inbound;
+pub mod limits;
 pub mod ops;
 pub mod peer;
 pub mod pusher;
@@ -29,20 +30,19 @@ use crate::metrics;
 use crate::parts::Parts;
 use error::{ApiError, Refusal};
 use fault::Fault;
-use peer::Peer;
 
 /// The main listener's routes.
 pub fn routes(parts: Arc<Parts>) -> Router {
     let prefix = &parts.config.server.path_prefix;
-    let users = parts.identity.as_ref().map(|_| user::routes(&parts.config)).unwrap_or_default();
+    let users = parts.identity.as_ref().map(|_| user::routes(&parts)).unwrap_or_default();
     Router::new()
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(users)
-        .merge(inbound::routes(&parts.config))
+        .merge(inbound::routes(&parts))
         .merge(widget::routes(prefix))
         .merge(description::routes(prefix))
         .merge(pusher::routes(prefix))
-        .merge(backend::routes(prefix))
+        .merge(backend::routes(&parts))
         .merge(ops::health())
         .fallback(async |state, request| refuse(state, request, ApiError::NotFound).await)
         .method_not_allowed_fallback(async |state, request| refuse(state, request, ApiError::MethodNotAllowed).await)
@@ -66,8 +66,7 @@ async fn refuse(State(parts): State<Arc<Parts>>, request: Request, error: ApiErr
 async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let route = ROUTES.into_iter().find(|(end, _)| path.ends_with(end)).map_or("other", |(_, route)| route);
-    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::LOCAL);
-    let address = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies).address;
+    let address = limits::address(&parts, request.extensions(), request.headers());
     let response = next.run(request).await;
     let status = response.status();
     metrics::http_request(

@@ -74,6 +74,7 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     metrics::longest_queue(longest);
     metrics::webhook_queue(parts.webhooks.waiting());
     metrics::cluster_reached(usize::from(parts.hub.cluster.trouble().is_none()));
+    metrics::cluster_nodes(parts.hub.cluster.nodes());
     metrics::owned_buckets(parts.hub.cluster.owned_buckets());
     for (service, count) in parts.outgoing.not_asked() {
         metrics::outgoing_not_asked(service, count);

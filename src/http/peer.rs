@@ -1,6 +1,6 @@
 //! Who is at the other end of a request: its address and whether its way here is encrypted.
 //!
-//! A proxy's word (`X-Forwarded-For`, `X-Forwarded-Proto`) counts only if the proxy is a configured one.
+//! A proxy's word (`X-Forwarded-For` and `X-Forwarded-Proto`, else `Forwarded` of RFC 7239) counts only if the proxy is a configured one.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -31,8 +31,14 @@ impl Peer {
             let values = headers.get_all(HeaderName::from_static(name)).iter().filter_map(|value| value.to_str().ok());
             values.flat_map(|value| value.split(',')).map(|part| part.trim().to_owned()).collect::<Vec<_>>()
         };
+        let standard = last("forwarded");
+        let of_standard =
+            |name: &str| standard.iter().filter_map(|element| parameter(element, name)).collect::<Vec<_>>();
         // Each proxy adds the address it saw at the end; the first from there that is no proxy of ours is the client.
-        let named = last("x-forwarded-for");
+        let mut named = last("x-forwarded-for");
+        if named.is_empty() {
+            named = of_standard("for");
+        }
         let known = named.iter().rev().map_while(|part| address_of(part));
         let mut address = self.address;
         for candidate in known {
@@ -41,13 +47,21 @@ impl Peer {
                 break;
             }
         }
-        let encrypted = match last("x-forwarded-proto").last().map(String::as_str) {
+        let proto = last("x-forwarded-proto").pop().or_else(|| of_standard("proto").pop());
+        let encrypted = match proto.as_deref() {
             Some("https" | "wss") => true,
             Some(_) => false,
             None => self.encrypted,
         };
         Self { address, encrypted }
     }
+}
+
+/// A parameter of an element of `Forwarded`, such as `for="[2001:db8::1]:80";proto=https`.
+fn parameter(element: &str, name: &str) -> Option<String> {
+    let pairs = element.split(';').filter_map(|pair| pair.split_once('='));
+    let value = pairs.into_iter().find(|(known, _)| known.trim().eq_ignore_ascii_case(name))?.1.trim();
+    Some(value.trim_matches('"').to_ascii_lowercase())
 }
 
 /// An address as proxies write it: alone, in brackets, or with the port that the client used.
@@ -59,6 +73,26 @@ fn address_of(text: &str) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_standard_s_header_counts_where_there_is_no_other() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap()];
+        let proxy = Peer { address: "10.0.0.1".parse().unwrap(), encrypted: false };
+        for (forwarded, expected) in [
+            ("for=203.0.113.9;proto=https", ("203.0.113.9", true)),
+            ("For=\"[2001:db8::1]:4711\";Proto=HTTPS, for=10.2.3.4;proto=https", ("2001:db8::1", true)),
+            ("for=1.2.3.4, for=203.0.113.9;by=10.0.0.1", ("203.0.113.9", false)),
+            ("for=_hidden", ("10.0.0.1", false)),
+            ("nothing", ("10.0.0.1", false)),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert("forwarded", forwarded.parse().unwrap());
+            let client = proxy.behind_proxies(&headers, &trusted);
+            assert_eq!((client.address.to_string().as_str(), client.encrypted), expected, "{forwarded}");
+            headers.insert("x-forwarded-for", "192.0.2.7".parse().unwrap());
+            assert_eq!(proxy.behind_proxies(&headers, &trusted).address.to_string(), "192.0.2.7");
+        }
+    }
 
     #[test]
     fn only_trusted_proxies_are_believed() {

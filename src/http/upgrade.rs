@@ -22,6 +22,7 @@ use crate::connection::socket::Socket;
 use crate::connection::transport::Transport;
 use crate::connection::{self, Connection};
 use crate::http::error::Refusal;
+use crate::http::limits::{self, Caller, Policy};
 use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
@@ -48,7 +49,11 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
         |name: &str| form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value);
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::LOCAL);
     let peer = peer.behind_proxies(request.headers(), &parts.config.server.trusted_proxies);
-    let mut admitted = admit(&parts, &key, parameter("protocol").as_deref(), peer, request.headers());
+    let caller = Caller::Address(peer.address);
+    let mut admitted = match limits::count(&parts, request.extensions(), Policy::Connections, caller).await {
+        Ok(()) => admit(&parts, &key, parameter("protocol").as_deref(), peer, request.headers()),
+        Err(_) => Err(CloseReason::TooManyAttempts),
+    };
     if let Ok((app, _)) = &admitted
         && !parts.hub.cluster.has_place(app).await
     {
@@ -115,7 +120,7 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     tracing::debug!(%socket_id, reason = reason.label(), "connection ended");
 }
 
-/// Who may connect: the attempts, the app, the protocol's version, the way, the origin, the limits.
+/// Who may connect: the app, the protocol's version, the way, the origin, the limits.
 fn admit(
     parts: &Parts,
     key: &str,
@@ -123,9 +128,6 @@ fn admit(
     peer: Peer,
     headers: &HeaderMap,
 ) -> Result<(Arc<App>, Permit), CloseReason> {
-    if !parts.attempts.admit(peer.address) {
-        return Err(CloseReason::TooManyAttempts);
-    }
     let app = parts.apps.by_key(key).ok_or(CloseReason::UnknownApp)?;
     if protocol.is_some_and(|version| !matches!(version, "5" | "6" | "7")) {
         return Err(CloseReason::UnsupportedProtocol);

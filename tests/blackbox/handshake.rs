@@ -364,7 +364,7 @@ async fn forwarded_encryption_counts_from_a_trusted_proxy() {
 
 #[tokio::test]
 async fn attempts_from_one_address_are_limited_where_configured() {
-    let herald = Herald::start("server = { max_attempts_per_address = 5 }").await;
+    let herald = Herald::start("limits = { connections = \"5/min\" }").await;
     for _ in 0..5 {
         herald.connect().await;
     }

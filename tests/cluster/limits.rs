@@ -1,16 +1,21 @@
 //! An app's limits hold over all its nodes.
 
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use crate::nodes::{IMPATIENT, Nodes};
+use crate::postgres::Postgres;
+use crate::proxy::{Proxy, Way};
+use crate::redis::Redis;
 use crate::support::{Client, DEADLINE, Herald};
+use crate::user::{ask, auth};
 
 over_both! {
     connections_of_an_app_are_limited_over_all_nodes,
     a_node_that_died_gives_its_places_back,
     events_a_second_are_limited_over_all_nodes,
+    fifty_callers_on_two_nodes_get_exactly_what_the_limit_allows,
 }
 
 const PATH: &str = "/app/app-key?protocol=7";
@@ -63,4 +68,78 @@ async fn events_a_second_are_limited_over_all_nodes(url: &str) {
     }
     let allowed = async { while apis[2].events(&event).await.status == 429 {} };
     timeout(DEADLINE, allowed).await.expect("a second later all of it is there again");
+}
+
+/// Nodes with inboxes in one database, and these limits.
+fn with_inboxes(database: &Postgres, limits: &str) -> String {
+    format!(
+        "metrics.listen = \"127.0.0.1:0\"\n[database]\nurl = \"{}\"\nschema = \"{}\"\n{}[limits]\n{limits}",
+        database.url,
+        database.schema,
+        auth("")
+    )
+}
+
+/// How many of so many reads, spread over all nodes at once, are served.
+async fn served(nodes: &[Herald], reads: usize) -> usize {
+    let read = |number: usize| ask(&nodes[number % nodes.len()], "ann", "GET", "/v1/inbox/counts", &Value::Null);
+    let answers = join_all((0..reads).map(read)).await;
+    let served = answers.iter().filter(|answer| answer.status == 200).count();
+    assert!(answers.iter().all(|answer| matches!(answer.status, 200 | 429)), "{answers:?}");
+    served
+}
+
+async fn fifty_callers_on_two_nodes_get_exactly_what_the_limit_allows(url: &str) {
+    const LIMIT: usize = 30;
+    let database = Postgres::start().await;
+    // A day, so that not one more becomes due meanwhile; and time for a busy machine to count.
+    let limits = format!("inbox_reads = \"{LIMIT}/d\"\nredis_timeout = \"5s\"");
+    let nodes = Nodes::start(url, 2, &with_inboxes(&database, &limits)).await;
+    assert_eq!(served(&nodes, 50).await, LIMIT);
+    assert_eq!(served(&nodes, 50).await, 0);
+    for node in &*nodes {
+        assert!(node.metrics().await.contains("herald_rate_limit_redis_errors_total 0"));
+    }
+}
+
+#[tokio::test]
+async fn while_redis_is_silent_each_node_lets_its_share_through() {
+    let (database, redis) = (Postgres::start().await, Redis::start());
+    let proxy = Proxy::to(&redis.address()).await;
+    let limits = with_inboxes(&database, "inbox_reads = \"20/d\"\nredis_timeout = \"200ms\"");
+    let nodes = Nodes::start_each(&[&proxy.url(), &redis.url()], &limits).await;
+    let heard = async { while !nodes[0].metrics().await.contains("herald_cluster_nodes 2\n") {} };
+    timeout(DEADLINE, heard).await.expect("the first node hears of the second");
+    proxy.set(Way::Stalled);
+    assert_eq!(served(&nodes[..1], 30).await, 10, "half of the limit for each of two nodes");
+    assert!(!nodes[0].metrics().await.contains("herald_rate_limit_redis_errors_total 0\n"));
+    proxy.set(Way::Open);
+    let carol = async || ask(&nodes[0], "carol", "GET", "/v1/inbox/counts", &Value::Null).await;
+    let counted = async { while carol().await.headers["x-ratelimit-limit"] != "20" {} };
+    timeout(DEADLINE, counted).await.expect("it is counted over the cluster again");
+}
+
+#[tokio::test]
+async fn redis_is_not_asked_about_an_app_s_limit_at_every_event() {
+    const EVENTS: usize = 100;
+    let redis = Redis::start();
+    let nodes = Nodes::start(
+        &redis.url(),
+        1,
+        "[[apps]]\nlimits.reads_per_second = 10000\n[cluster]\nheartbeat = \"30s\"\nnode_timeout = \"90s\"",
+    )
+    .await;
+    let asked = async || {
+        let page = nodes[0].metrics().await;
+        let count = page.lines().find_map(|line| line.strip_prefix("herald_redis_round_trip_seconds_count "));
+        count.unwrap().parse::<usize>().unwrap()
+    };
+    let before = asked().await;
+    let api = nodes[0].api();
+    for _ in 0..EVENTS {
+        api.get("/channels/news", &[]).await.ok();
+    }
+    let trips = asked().await - before;
+    // One each to read what was asked for, and few to count.
+    assert!((EVENTS..EVENTS + EVENTS / 2).contains(&trips), "{trips} ways to Redis for {EVENTS} requests");
 }

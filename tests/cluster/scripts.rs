@@ -176,12 +176,16 @@ async fn a_bucket_is_handed_to_the_lowest_id_among_the_living_by_its_owner_alone
 #[tokio::test]
 async fn a_rate_is_kept_and_its_key_expires() {
     let mut bucket = Bucket::with(&[]).await;
-    let arguments = ["app:Events", "30000000", "60000000", "30000000"]; // two a minute
-    for expected in [0..=0, 0..=0, 1..=30_000_000_u64] {
-        let wait: u64 = bucket.call(&script!("rate"), &arguments).await.unwrap();
-        assert!(expected.contains(&wait), "{wait}");
+    let arguments = ["app:Events", "60000000", "30000000"]; // two a minute
+    for (waits, resets) in [(0..=0, 30), (0..=0, 60), (1..=30_000_000_u64, 60)] {
+        let (wait, reset): (u64, u64) = bucket.call(&script!("rate"), &arguments).await.unwrap();
+        assert!(waits.contains(&wait), "{wait}");
+        assert!((resets * 1_000_000 - 10_000_000..=resets * 1_000_000).contains(&reset), "{reset}");
+        assert!(bucket.ask::<i64>("PTTL {t}:rate:app:Events").await > 0, "no key without an end");
     }
-    assert!(bucket.ask::<i64>("PTTL {t}:rate:app:Events").await > 0, "no key without an end");
+    let asking = bucket.call::<(u64, u64)>(&script!("rate"), &["other", "60000000", "0"]).await.unwrap();
+    assert_eq!(asking, (0, 0));
+    assert_eq!(bucket.ask::<i64>("EXISTS {t}:rate:other").await, 0, "what costs nothing is not remembered");
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ mod creating;
 mod database;
 mod dispatching;
 mod keys;
+mod limits;
 mod live;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../store/postgres.rs"]

@@ -163,7 +163,7 @@ async fn admitted(herald: &Running, forwarded: &[&str]) -> Vec<bool> {
 
 #[tokio::test]
 async fn attempts_are_limited_by_the_address_that_a_trusted_proxy_tells() {
-    let limited = || Setup::new().env("HERALD_MAX_ATTEMPTS_PER_ADDRESS", "2");
+    let limited = || Setup::new().env("HERALD_LIMITS_CONNECTIONS", "2/h");
     let (one, other) = ("203.0.113.1", "203.0.113.2");
     let attempts = [one, one, one, other, "", "203.0.113.9, 203.0.113.1", "203.0.113.1, 203.0.113.3", "2001:db8::1"];
 

@@ -97,7 +97,7 @@ async fn receiver() -> String {
 async fn every_documented_metric_appears_with_its_help_and_kind() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
-        "[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
+        "[limits]\nfailed_auth = \"1/h\"\n[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
          [dispatch]\nurl = \"http://{dead}/\"\nsecret = \"whsec_bm90IGEgc2VjcmV0\"\n\
          [[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\
          [[apps.webhooks]]\nurl = \"{}\"\n[[apps.webhooks]]\nurl = \"http://{dead}/\"\n",
@@ -143,6 +143,10 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
          Authorization: Bearer eyJhbGciOiJSUzI1NiJ9.e30.AA\r\n\r\nsocket_id=1.1"
     );
     assert_eq!(herald.api().raw(&unsure).await.status, 503, "nobody says whose token it is");
+    for status in [401, 429] {
+        let wrong = "GET /apps/app-id/channels?auth_key=wrong HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+        assert_eq!(herald.api().raw(wrong).await.status, status);
+    }
     let notification = json!({ "to": { "user_ids": ["user_ann"] }, "type": "a", "title": "Hello" });
     herald.api().post("/notifications", &notification.to_string()).await.ok();
     let page = until(&herald, "every metric appears", |page| {

@@ -57,6 +57,8 @@ pub(super) struct Common {
     pub(super) away: AtomicUsize,
     /// Buckets that this node looks after.
     pub(super) owned: AtomicUsize,
+    /// Nodes in the cluster when this one was heard last.
+    pub(super) nodes: AtomicUsize,
     pub(super) started: Instant,
 }
 

@@ -37,13 +37,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::{Cluster, Event, Metered, Trouble, Unclaimed, Unpublished, Unreachable};
+use super::{Cluster, Event, Trouble, Unclaimed, Unpublished, Unreachable};
 use crate::answers::{Digest, Unrepeatable};
 use crate::apps::App;
 use crate::config::{ClusterOptions, RedisUrl, WhenUnreachable};
 use crate::hub::channel::{Change, Channel, Delivery, Keep};
 use crate::hub::{Binding, Frame, Kept, Node, Occupancy};
-use crate::limits::Refused;
+use crate::limits::{Counted, Rate, Refused};
 use crate::metrics;
 use bucket::{Bucket, Common, is_unanswered, unknown};
 use keys::{Keys, Topic, bucket_of};
@@ -91,6 +91,7 @@ impl Redis {
             runner: new_id(),
             away: AtomicUsize::new(all_keys.len()),
             owned: AtomicUsize::new(0),
+            nodes: AtomicUsize::new(0),
             started: Instant::now(),
         });
         tracing::info!(redis = %url, "this node is one of a cluster");
@@ -289,24 +290,31 @@ impl Cluster for Redis {
         asked.await.map_or(true, |has_place| has_place == 1)
     }
 
-    async fn admit(&self, app: &App, what: Metered, cost: usize) -> Result<(), Refused> {
-        let Some(limiter) = app.limiter(what) else { return Ok(()) };
-        let name = format!("{}:{what:?}", app.id());
-        let bucket = self.bucket(app, &name);
-        let Ok(link) = bucket.link() else { return limiter.admit(cost) };
-        let (interval, window) = (limiter.rate().interval().as_micros(), limiter.rate().window().as_micros());
+    async fn count(&self, name: &str, rate: Rate, cost: usize, within: Duration) -> Option<Counted> {
+        let bucket = &self.buckets[usize::from(bucket_of("", name, self.buckets.len() as u16))];
+        let (interval, window) = (rate.interval().as_micros(), rate.window().as_micros());
         let cost_us = interval.saturating_mul(cost as u128);
-        if cost_us > window {
-            return Err(Refused::Always);
-        }
-        let asked = bucket.script::<u64>(&link, &self.common.scripts.rate, |call| {
-            call.arg(name).arg(interval.to_string()).arg(window.to_string()).arg(cost_us.to_string());
-        });
-        match asked.await {
-            Ok(0) => Ok(()),
-            Ok(wait) => Err(Refused::For(Duration::from_micros(wait))),
-            Err(_) => limiter.admit(cost),
-        }
+        let asked = async {
+            let link = bucket.link().ok()?;
+            let asked = bucket.script::<(u64, u64)>(&link, &self.common.scripts.rate, |call| {
+                call.arg(name).arg(window.to_string()).arg(cost_us.to_string());
+            });
+            asked.await.ok()
+        };
+        let Ok(Some((wait, reset_after))) = tokio::time::timeout(within, asked).await else {
+            metrics::RATE_LIMIT_REDIS_ERRORS.increment(1);
+            return None;
+        };
+        let refused = match wait {
+            _ if cost_us > window => Some(Refused::Always),
+            0 => None,
+            wait => Some(Refused::For(Duration::from_micros(wait))),
+        };
+        Some(rate.counted(refused, Duration::from_micros(reset_after)))
+    }
+
+    fn nodes(&self) -> usize {
+        self.common.nodes.load(Ordering::Relaxed).max(1)
     }
 
     async fn claim(

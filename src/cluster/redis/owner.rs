@@ -51,12 +51,14 @@ pub(super) struct Beat {
 /// Says that this node is alive; `joining` it is let in if it is not.
 pub(super) async fn beat(bucket: &Bucket, link: &Link, joining: bool) -> Result<Beat, Ended> {
     let timeout = bucket.common.options.node_timeout;
-    let told = bucket.script::<(String, u8, u8, Vec<String>, String, u64)>(link, &bucket.common.scripts.beat, |call| {
-        call.arg(&link.node).arg(u8::from(joining));
-        call.arg(timeout.as_millis().to_string()).arg(lease(bucket).as_millis().to_string());
-    });
-    let (epoch, is_alive, is_owner, reaping, heir, now_us) = told.await.map_err(ended)?;
+    let told =
+        bucket.script::<(String, u8, u8, Vec<String>, String, u64, usize)>(link, &bucket.common.scripts.beat, |call| {
+            call.arg(&link.node).arg(u8::from(joining));
+            call.arg(timeout.as_millis().to_string()).arg(lease(bucket).as_millis().to_string());
+        });
+    let (epoch, is_alive, is_owner, reaping, heir, now_us, nodes) = told.await.map_err(ended)?;
     link.set_clock(now_us);
+    bucket.common.nodes.store(nodes, Ordering::Relaxed);
     Ok(Beat { epoch, is_alive: is_alive == 1, is_owner: is_owner == 1, reaping, heir })
 }
 

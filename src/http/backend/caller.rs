@@ -7,11 +7,11 @@ use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::request;
 use serde::de::DeserializeOwned;
 
-use crate::apps::App;
-use crate::cluster::Metered;
+use crate::apps::{App, Metered};
 use crate::http::error::ApiError;
 use crate::http::fault::Fault;
-use crate::http::pusher::auth::{Signed, within};
+use crate::http::limits::{self, Caller, Policy, within};
+use crate::http::pusher::auth::Signed;
 use crate::http::pusher::body;
 use crate::http::user::caller::{app, bearer};
 use crate::metrics;
@@ -54,6 +54,7 @@ impl FromRequest<Arc<Parts>> for Backend {
     async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, Fault> {
         let Some(key) = bearer(request.headers()) else {
             let signed = Signed::from_request(request, parts).await?;
+            limits::count(parts, &signed.head.extensions, Policy::Servers, Caller::App(signed.app.id())).await?;
             let values = signed.values();
             return Ok(Self { app: signed.app, head: signed.head, body: signed.body, values });
         };
@@ -63,6 +64,7 @@ impl FromRequest<Arc<Parts>> for Backend {
         if !is_known {
             metrics::auth_failed("api_key", "unknown_key");
             body::swallow(&head, body).await;
+            limits::count_failure(parts, &head.extensions, &head.headers).await?;
             return Err(Fault::Unauthenticated { given: true, reason: "no such API key".to_owned() });
         }
         let values = RawPathParams::from_request_parts(&mut head, parts).await;
@@ -76,6 +78,7 @@ impl FromRequest<Arc<Parts>> for Backend {
             ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
             _ => Fault::BodyIncomplete,
         })?;
+        limits::count(parts, &head.extensions, Policy::Servers, Caller::App(app.id())).await?;
         if head.method == axum::http::Method::GET {
             within(parts, &app, Metered::Reads, 1).await?;
         }

@@ -10,12 +10,15 @@ pub mod users;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 
+use super::limits;
 use crate::parts::Parts;
 
 /// The routes.
-pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
+pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
+    let prefix = &parts.config.server.path_prefix;
     let request = || get(notifications::show).delete(notifications::cancel);
     Router::new()
         .route(&format!("{prefix}/apps/{{app_id}}/notifications"), post(notifications::create))
@@ -26,4 +29,5 @@ pub fn routes(prefix: &str) -> Router<Arc<Parts>> {
         .route(&format!("{prefix}/v1/users/{{user_id}}/inbox"), get(users::inbox))
         .route(&format!("{prefix}/v1/users/{{user_id}}/topics"), get(users::topics))
         .route(&format!("{prefix}/v1/users/{{user_id}}/topics/{{topic}}"), put(users::follow).delete(users::unfollow))
+        .layer(from_fn_with_state(Arc::clone(parts), limits::tell))
 }

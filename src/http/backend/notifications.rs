@@ -11,9 +11,9 @@ use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
 use super::caller::Backend;
-use crate::cluster::Metered;
+use crate::apps::Metered;
 use crate::http::fault::{Fault, Refused};
-use crate::http::pusher::auth::within;
+use crate::http::limits::within;
 use crate::http::pusher::finish::finish;
 use crate::http::user::inbox::Which;
 use crate::notifications::create::Outcome;

@@ -5,13 +5,15 @@ pub mod clerk;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::post;
 
-use crate::config::Config;
+use super::limits::{Policy, by_address, tell};
 use crate::parts::Parts;
 
 /// The routes; each exists where its secret is configured.
-pub fn routes(config: &Config) -> Router<Arc<Parts>> {
+pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
+    let config = &parts.config;
     let prefix = &config.server.path_prefix;
     let mut router = Router::new();
     if config.auth.webhook_secret.is_some() {
@@ -19,5 +21,8 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
             router = router.route(&format!("{prefix}{alias}/webhooks/clerk"), post(clerk::receive));
         }
     }
+    let counted = Arc::clone(parts);
     router
+        .layer(from_fn(move |request, next| by_address(Policy::Webhooks, Arc::clone(&counted), request, next)))
+        .layer(from_fn_with_state(Arc::clone(parts), tell))
 }

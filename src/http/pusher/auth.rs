@@ -12,10 +12,9 @@ use subtle::ConstantTimeEq as _;
 
 use super::body;
 use super::parameters::Parameters;
-use crate::apps::App;
-use crate::cluster::Metered;
+use crate::apps::{App, Metered};
 use crate::http::error::ApiError;
-use crate::limits::Refused;
+use crate::http::limits::{count_failure, within};
 use crate::metrics;
 use crate::parts::Parts;
 
@@ -141,6 +140,7 @@ impl FromRequest<Arc<Parts>> for Signed {
             Err(error) => {
                 failed(&error);
                 body::swallow(&head, body).await;
+                count_failure(parts, &head.extensions, &head.headers).await?;
                 return Err(error.into());
             }
         };
@@ -165,23 +165,6 @@ fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, A
         }
     };
     if app.options.enabled { Ok(app) } else { Err(ApiError::AppDisabled(app.id().to_owned())) }
-}
-
-/// Lets `cost` of `what` pass if the app's rate allows it.
-///
-/// # Errors
-/// When there are too many of them.
-pub async fn within(parts: &Parts, app: &App, metered: Metered, cost: usize) -> Result<(), ApiError> {
-    let Some(limiter) = app.limiter(metered) else { return Ok(()) };
-    let limit = limiter.limit;
-    let what = match metered {
-        Metered::Events => "events",
-        Metered::Reads => "reading requests",
-    };
-    parts.hub.cluster.admit(app, metered, cost).await.map_err(|refused| match refused {
-        Refused::For(wait) => ApiError::TooMany { what, limit, wait },
-        Refused::Always => ApiError::Parameter(format!("{cost} {what} at once, {limit} a second are allowed")),
-    })
 }
 
 /// A query whose signature is right; whether the body is the one that was signed remains to be seen.

@@ -9,14 +9,15 @@ use indexmap::IndexSet;
 use serde_json::value::RawValue;
 
 use super::Answer;
-use super::auth::{Signed, within};
+use super::auth::Signed;
 use super::channels::{counts, keyed};
 use super::parameters::{Info, Parameters, given};
 use crate::answers::Digest;
-use crate::apps::App;
-use crate::cluster::{self, Metered, Unpublished, Unreachable};
+use crate::apps::{App, Metered};
+use crate::cluster::{self, Unpublished, Unreachable};
 use crate::http::error::ApiError;
 use crate::http::idempotency;
+use crate::http::limits::within;
 use crate::hub::Hub;
 use crate::parts::Parts;
 

@@ -19,6 +19,7 @@ use super::caller;
 use super::form::{self, Channels};
 use crate::apps::App;
 use crate::http::fault::{Fault, Refused};
+use crate::http::limits::Policy;
 use crate::http::pusher::body;
 use crate::hub::Binding;
 use crate::identity::Identity;
@@ -146,7 +147,7 @@ struct Asked {
 
 async fn ask(parts: &Parts, request: Request) -> Result<Asked, Fault> {
     let (head, body) = request.into_parts();
-    let mut identity = match caller::identity(parts, &head.headers).await {
+    let mut identity = match caller::identity(parts, &head, Policy::Auth).await {
         Ok(identity) => identity,
         Err(fault) => {
             body::swallow(&head, body).await;

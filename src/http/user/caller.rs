@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, header, request};
 use super::cookies;
 use crate::apps::App;
 use crate::http::fault::Fault;
+use crate::http::limits::{self, Caller, Policy};
 use crate::identity::Identity;
 use crate::integrations::provider::NotIdentified;
 use crate::metrics;
@@ -16,11 +17,25 @@ use crate::parts::Parts;
 /// The header that names an app.
 const APP: &str = "x-herald-app";
 
-/// Checks the request's token.
+/// Checks the request's token, and counts it under `policy`.
 ///
 /// # Errors
-/// [`Fault::Unauthenticated`]; what it says of the token is for the log only.
-pub async fn identity(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
+/// [`Fault::Unauthenticated`]; what it says of the token is for the log only. [`Fault::RateLimited`].
+pub async fn identity(parts: &Parts, head: &request::Parts, policy: Policy) -> Result<Identity, Fault> {
+    match identify(parts, &head.headers).await {
+        Ok(identity) => {
+            limits::count(parts, &head.extensions, policy, Caller::User(&identity.user)).await?;
+            Ok(identity)
+        }
+        Err(fault @ Fault::Unauthenticated { given: true, .. }) => {
+            limits::count_failure(parts, &head.extensions, &head.headers).await?;
+            Err(fault)
+        }
+        Err(fault) => Err(fault),
+    }
+}
+
+async fn identify(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
     let refuse = |given, reason: String| {
         metrics::auth_failed("token", if given { "invalid" } else { "missing" });
         Fault::Unauthenticated { given, reason }
@@ -61,12 +76,15 @@ pub async fn identity(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fa
     }
 }
 
-/// Checks the request's token, and that its user and session are still served.
+/// Checks the request's token, and that its user and session are still served. Its route says under which policy it counts; of an inbox and
+/// what belongs to it that is one for reading and one for changing.
 ///
 /// # Errors
 /// As [`identity`], and those of the store.
-pub async fn served(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
-    let identity = identity(parts, headers).await?;
+pub async fn served(parts: &Parts, head: &request::Parts) -> Result<Identity, Fault> {
+    let of_inbox = if head.method.is_safe() { Policy::InboxReads } else { Policy::InboxWrites };
+    let policy = head.extensions.get().copied().unwrap_or(of_inbox);
+    let identity = identity(parts, head, policy).await?;
     let store = &parts.notifications()?.store;
     let standing = store.standing(&identity.user, identity.session.as_deref(), None).await?;
     if standing.is_refused() { Err(ended()) } else { Ok(identity) }

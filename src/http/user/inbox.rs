@@ -53,7 +53,7 @@ pub(super) struct Mine {
 
 impl Mine {
     async fn of(parts: &Parts, head: &axum::http::request::Parts) -> Result<Self, Fault> {
-        let identity = caller::served(parts, &head.headers).await?;
+        let identity = caller::served(parts, head).await?;
         let app = caller::app(parts, head, None)?;
         Ok(Self { app, user: identity.user.clone(), identity, now: Timestamp::now() })
     }

@@ -13,10 +13,12 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header, request};
+use axum::middleware::from_fn_with_state;
 use axum::routing::{get, post, put};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use super::fault::Fault;
+use super::limits;
 use crate::config::Config;
 use crate::parts::Parts;
 
@@ -24,7 +26,8 @@ use crate::parts::Parts;
 const PREFLIGHT_MAX_AGE: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The routes; those that begin with `/api` are where the apps had their own before.
-pub fn routes(config: &Config) -> Router<Arc<Parts>> {
+pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
+    let config = &parts.config;
     let prefix = &config.server.path_prefix;
     // Each route answers a wrong method itself: only so does the answer to a browser's question, which is an OPTIONS, pass `cross_origin`.
     let only = |methods: &'static str| move || async move { Fault::Method(methods) };
@@ -55,6 +58,7 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
             &format!("{prefix}/v1/topics/{{topic}}/subscription"),
             put(preferences::follow).delete(preferences::unfollow).fallback(only("PUT, DELETE, OPTIONS")),
         )
+        .layer(from_fn_with_state(Arc::clone(parts), limits::tell))
         .layer(cross_origin(config))
 }
 
@@ -78,7 +82,7 @@ fn cross_origin(config: &Config) -> CorsLayer {
             HeaderName::from_static("idempotency-key"),
             HeaderName::from_static("x-herald-app"),
         ]))
-        .expose_headers(ExposeHeaders::list([header::ETAG, header::RETRY_AFTER]))
+        .expose_headers(ExposeHeaders::list([header::ETAG, header::RETRY_AFTER].into_iter().chain(limits::HEADERS)))
         .vary([header::ORIGIN])
         .max_age(PREFLIGHT_MAX_AGE)
 }
