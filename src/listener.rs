@@ -86,6 +86,17 @@ impl Listener {
         Ok(Self { socket: Socket::Tcp(bind_tcp(address, option)?), tls: None })
     }
 
+    /// Where it listens, with the port that it has got.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub fn local(&self) -> io::Result<Listen> {
+        Ok(match &self.socket {
+            Socket::Tcp(listener) => Listen::Tcp(listener.local_addr()?),
+            Socket::Unix(_, path) => Listen::Unix(path.clone()),
+        })
+    }
+
     /// What it listens on, as a client would write it.
     ///
     /// # Errors

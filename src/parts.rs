@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::apps::Apps;
-use crate::config::Config;
+use crate::config::{Config, Listen};
+use crate::health::Health;
 use crate::http::fault::Fault;
 use crate::hub::Hub;
 use crate::integrations::provider::Provider;
@@ -32,6 +33,10 @@ pub struct Parts {
     pub outgoing: Outgoing,
     /// Who says who users are, if anybody does.
     pub identity: Option<Provider>,
+    /// Where clients and backends connect.
+    pub listening: Listen,
+    /// How what Herald works with was when it was last asked.
+    pub health: Health,
     /// The inboxes, unless their database could not be opened.
     pub notifications: Option<Notifications>,
     /// The clients' tasks.

@@ -18,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::cluster::local::Local;
 use crate::cluster::redis::Redis;
 use crate::config::{Config, TokenOptions};
+use crate::health::Health;
 use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
 use crate::integrations::clerk::sessions::Sessions;
@@ -40,6 +41,8 @@ const SWEEP: Duration = Duration::from_secs(30);
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long a start waits for the cluster before anybody is let in.
 const FIND_OTHERS: Duration = Duration::from_secs(3);
+/// How long it waits for the database to say that it is there.
+const FIRST_CONTACT: Duration = Duration::from_secs(1);
 /// How long, after the clients were sent away, their goodbyes may take, and requests that are under way.
 const GOODBYES: Duration = Duration::from_secs(8);
 const LAST_REQUESTS: Duration = Duration::from_secs(2);
@@ -109,6 +112,8 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         webhooks,
         places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
         callers: Callers::default(),
+        listening: main.local()?,
+        health: Health::default(),
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
@@ -154,9 +159,13 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
 
 /// The inboxes; `None`, with a line in the log, where a file cannot be opened: whoever only relays events needs none.
 async fn inboxes(config: &Config, hub: &Arc<Hub>, apps: &Arc<Apps>) -> anyhow::Result<Option<Notifications>> {
-    let start = |store| Notifications::start(store, hub, apps, Defaults::new(&config.notifications));
     match store::open::open(config).await {
-        Ok(store) => Ok(Some(start(store))),
+        Ok(store) => {
+            let is_reached = matches!(timeout(FIRST_CONTACT, store.ping()).await, Ok(Ok(())));
+            let notifications = Notifications::start(store, hub, apps, Defaults::new(&config.notifications));
+            notifications.reached.note(is_reached);
+            Ok(Some(notifications))
+        }
         Err(store::open::OpenError::File { path, cause }) => {
             let error = anyhow::Error::from(cause);
             tracing::error!(

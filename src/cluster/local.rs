@@ -143,6 +143,10 @@ impl Cluster for Local {
         Ok(None)
     }
 
+    async fn ping(&self) -> Option<Result<(), Unreachable>> {
+        None
+    }
+
     fn trouble(&self) -> Option<Trouble> {
         None
     }

@@ -187,6 +187,9 @@ pub trait Cluster: Debug + Send + Sync {
     /// When the cluster cannot be told.
     async fn claim_store(&self, store: Uuid) -> Result<Option<Uuid>, Unreachable>;
 
+    /// Whether all of its parts answer; `None` where there is nothing but this node.
+    async fn ping(&self) -> Option<Result<(), Unreachable>>;
+
     /// What is wrong with it, if anything: for the health page.
     fn trouble(&self) -> Option<Trouble>;
 

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
+use herald::outgoing::address::NamedBy;
 use herald_protocol::signature::{body_md5, request_string};
 
 use super::{Target, runtime, say};
@@ -40,7 +41,10 @@ pub(crate) fn run(file: Option<PathBuf>, arguments: &Arguments) -> anyhow::Resul
     url.query_pairs_mut().extend_pairs(parameters).append_pair("auth_signature", &signature);
 
     runtime(1)?.block_on(async {
-        let request = herald::outgoing::client()?.post(url).header("content-type", "application/json").body(body);
+        let request = herald::outgoing::client(NamedBy::Operator)?
+            .post(url)
+            .header("content-type", "application/json")
+            .body(body);
         let answer = request.send().await.map_err(reqwest::Error::without_url).with_context(|| {
             format!("the server cannot be reached at {}; is it running? --url says where it is", server.url)
         })?;

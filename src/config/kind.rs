@@ -17,6 +17,7 @@ use url::Url;
 
 use super::database_url::{DatabaseUrl, Pooler};
 use super::redis_url::RedisUrl;
+use crate::health;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
@@ -241,6 +242,11 @@ Reset: ResetForm, "unix or iso", |text| match text {
     "iso" => Some(ResetForm::Iso),
     _ => None,
 }, |form| format!("{form:?}").to_ascii_lowercase() }
+
+text_kind! { /// What health checks look at.
+HealthService: health::Service,
+"one of pusher, clerk, cloudinary, crisp, sentry, database and redis",
+|text| health::Service::ALL.into_iter().find(|service| service.as_str() == text), |service| service.as_str().to_owned() }
 
 text_kind! { /// A file or folder.
 File: PathBuf, "a path", |text| (!text.is_empty()).then(|| text.into()), |path| path.display().to_string() }

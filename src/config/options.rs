@@ -16,14 +16,15 @@ use url::Url;
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
     Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
-    Count, DatabaseAddress, DefaultPreference, Encryption, File, Flag, FollowedTopic, Format, Headers, Identifier,
-    InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText,
-    NamePart, Network, OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable, QuotaOrOff,
-    RedisAddress, Reset, ResetForm, Role, SECOND, SecretText, Several, Signing, Size, Time, TokenKeys, TypePattern,
-    Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    Count, DatabaseAddress, DefaultPreference, Encryption, File, Flag, FollowedTopic, Format, Headers, HealthService,
+    Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE,
+    MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable,
+    QuotaOrOff, RedisAddress, Reset, ResetForm, Role, SECOND, SecretText, Several, Signing, Size, Time, TokenKeys,
+    TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
+use crate::health;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
@@ -134,6 +135,8 @@ options! {
         integrations: IntegrationOptions;
         /// The listener for those who watch over it.
         metrics: MetricsOptions;
+        /// What health checks are told.
+        health: HealthOptions;
         /// What is written down.
         log: LogOptions;
         [lists]
@@ -448,6 +451,16 @@ options! {
     pub struct MetricsOptions {
         /// Where `/metrics`, `/health/live` and `/health/ready` are served.
         listen: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9601))), as AddressOrOff;
+    }
+}
+
+options! {
+    /// What `/health/integrations` tells of what Herald works with.
+    pub struct HealthOptions {
+        /// What whoever asks presents as `Authorization: Bearer` to be told more than whether each is well. If nothing is said, everybody is.
+        token: Option<Secret> = None, as Optional<ApiKey>;
+        /// Of these it is told when they are down, and yet all counts as well.
+        optional: Vec<health::Service> = Vec::new(), as Several<HealthService>;
     }
 }
 

@@ -91,7 +91,7 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 37] = [
     ("/openapi.json", "openapi"),
     ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
@@ -125,6 +125,9 @@ const ROUTES: [(&str, &str); 34] = [
     ("/app/{key}", "app"),
     ("/health/live", "live"),
     ("/health/ready", "ready"),
+    ("/healthz", "live"),
+    ("/readyz", "ready"),
+    ("/health/integrations", "health_integrations"),
     ("/metrics", "metrics"),
 ];
 

@@ -1,23 +1,33 @@
-//! For those who watch over Herald: `/metrics`, `/health/live` and `/health/ready` on a listener of their own, the health pair on the
-//! main one too, where a balancer can reach it.
+//! For those who watch over Herald: `/metrics` and the health checks on a listener of their own, the latter on the main one too, where a
+//! balancer can reach them.
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::{Value, json};
 
+use super::user::caller::bearer;
+use crate::health::{self, Report};
 use crate::http::error::ApiError;
 use crate::metrics;
 use crate::parts::Parts;
 
-/// The health pair.
+/// The health checks; each under the name that supervisors look for, too.
 pub fn health() -> Router<Arc<Parts>> {
-    Router::new().route("/health/live", get(async || answer(StatusCode::OK, "ok"))).route("/health/ready", get(ready))
+    let live = || get(async || answer(StatusCode::OK, &json!({ "status": "ok" })));
+    Router::new()
+        .route("/health/live", live())
+        .route("/healthz", live())
+        .route("/health/ready", get(ready))
+        .route("/readyz", get(ready))
+        .route("/health/integrations", get(integrations))
+        .route("/api/health/integrations", get(integrations))
 }
 
 /// The listener of its own.
@@ -35,26 +45,40 @@ pub fn routes(parts: Arc<Parts>, recorded: PrometheusHandle) -> Router {
         .with_state(parts)
 }
 
+/// Whether a balancer should send clients here. What is away later is told and takes no node out: taking all of them out at once because Redis
+/// or the database is away would help nobody.
 async fn ready(State(parts): State<Arc<Parts>>) -> Response {
-    if !parts.is_ready() {
-        return answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready");
+    let draining = !parts.is_ready();
+    let (redis, has_joined) = match parts.hub.cluster.trouble() {
+        None => ("ok", true),
+        Some(trouble) => (if trouble.is_partial { "partly down" } else { "down" }, trouble.has_joined),
+    };
+    let (database, was_reached) = match &parts.notifications {
+        Some(notifications) if notifications.reached.now() => ("ok", true),
+        Some(notifications) => ("down", notifications.reached.ever()),
+        // Whoever only relays events needs none.
+        None => ("down", true),
+    };
+    let checks = json!({ "database": database, "redis": redis, "draining": draining });
+    if draining || !has_joined || !was_reached {
+        return answer(StatusCode::SERVICE_UNAVAILABLE, &json!({ "status": "not_ready", "checks": checks }));
     }
-    match parts.hub.cluster.trouble() {
-        None => answer(StatusCode::OK, "ready"),
-        Some(trouble) if !trouble.has_joined => answer(StatusCode::SERVICE_UNAVAILABLE, "not_ready"),
-        // Clients are served on: taking every node out at once because Redis is away would help nobody.
-        Some(trouble) => {
-            let redis = if trouble.is_partial { "partly down" } else { "down" };
-            json(StatusCode::OK, &format!(r#"{{"status":"degraded","checks":{{"redis":"{redis}"}}}}"#))
-        }
-    }
+    let is_well = database == "ok" && redis == "ok";
+    answer(StatusCode::OK, &json!({ "status": if is_well { "ready" } else { "degraded" }, "checks": checks }))
 }
 
-fn answer(status: StatusCode, text: &str) -> Response {
-    json(status, &format!("{{\"status\":\"{text}\"}}"))
+/// What Herald works with (section 7): 200 if all of it is well that has to be.
+async fn integrations(State(parts): State<Arc<Parts>>, headers: HeaderMap) -> Response {
+    let options = &parts.config.health;
+    let with_details = options.token.as_ref().is_none_or(|token| bearer(&headers).is_some_and(|given| token.is(given)));
+    let services = health::reports(&parts, with_details).await;
+    let is_optional = |report: &Report| options.optional.iter().any(|service| service.as_str() == report.service);
+    let healthy = services.iter().all(|report| report.healthy || is_optional(report));
+    let status = if healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer(status, &json!({ "healthy": healthy, "services": services }))
 }
 
-fn json(status: StatusCode, body: &str) -> Response {
+fn answer(status: StatusCode, body: &Value) -> Response {
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (status, headers, format!("{body}\n")).into_response()
 }

@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use crate::identity::{Algorithm, Key, KeySet};
+use crate::outgoing::problem::CallProblem;
 use crate::outgoing::service::{Limits, Retry, Service};
 
 /// How long a set counts as the present one.
@@ -48,8 +49,8 @@ pub enum Source {
     Url(String),
     /// At this address, for whoever has these headers.
     With(String, HeaderMap),
-    /// Where this OIDC issuer says.
-    Issuer(String),
+    /// Where this OIDC issuer says; what it says is asked by this service.
+    Issuer(String, Arc<Service>),
 }
 
 #[derive(Debug)]
@@ -61,7 +62,26 @@ struct Loaded {
 #[derive(Debug, Default)]
 struct Attempts {
     last: Option<Instant>,
-    has_failed: bool,
+    /// What was wrong with the last one.
+    failed: Option<CallProblem>,
+}
+
+/// Why a fetched set is none.
+#[derive(Debug, thiserror::Error)]
+enum FetchError {
+    #[error(transparent)]
+    Call(#[from] CallProblem),
+    #[error("{0}")]
+    Content(String),
+}
+
+impl FetchError {
+    fn problem(self) -> CallProblem {
+        match self {
+            Self::Call(problem) => problem,
+            Self::Content(_) => CallProblem::Answer,
+        }
+    }
 }
 
 /// There are no keys, and none to be had.
@@ -73,7 +93,7 @@ impl Jwks {
     /// A key set; nothing is fetched before somebody asks for a key.
     #[must_use]
     pub fn new(source: Source, service: Arc<Service>, algorithms: Vec<Algorithm>) -> Self {
-        let lone = matches!(source, Source::Issuer(_));
+        let lone = matches!(source, Source::Issuer(..));
         Self { source, service, algorithms, lone, loaded: ArcSwapOption::empty(), fetching: Mutex::default() }
     }
 
@@ -103,7 +123,7 @@ impl Jwks {
             .as_deref()
             .is_some_and(|loaded| loaded.at.elapsed() < FRESH && loaded.keys.find(id, self.lone).is_some());
         let is_fresh = self.loaded.load().as_deref().is_some_and(|loaded| loaded.at.elapsed() < FRESH);
-        let pause = match (is_fresh, attempts.has_failed) {
+        let pause = match (is_fresh, attempts.failed.is_some()) {
             (true, _) => BETWEEN_UNKNOWN,
             (false, true) => AFTER_FAILURE,
             (false, false) => Duration::ZERO,
@@ -112,47 +132,75 @@ impl Jwks {
             return;
         }
         attempts.last = Some(Instant::now());
-        let fetched = self.fetch().await;
-        attempts.has_failed = fetched.is_err();
-        match fetched {
-            Ok(keys) => self.loaded.store(Some(Arc::new(Loaded { keys, at: Instant::now() }))),
-            Err(error) => tracing::warn!(%error, "the identity provider's keys cannot be fetched"),
+        match self.fetch().await {
+            Ok(keys) => {
+                attempts.failed = None;
+                self.loaded.store(Some(Arc::new(Loaded { keys, at: Instant::now() })));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the identity provider's keys cannot be fetched");
+                attempts.failed = Some(error.problem());
+            }
         }
     }
 
-    async fn fetch(&self) -> anyhow::Result<KeySet> {
-        let url = match &self.source {
-            Source::Url(url) | Source::With(url, _) => url.clone(),
-            Source::Issuer(issuer) => self.discover(issuer).await?,
-        };
-        Ok(KeySet::parse(&self.get(&url).await?, &self.algorithms)?)
+    /// Whether the present keys are here or can be had, for health checks.
+    ///
+    /// # Errors
+    /// What is wrong, and whether the last keys serve on meanwhile.
+    pub async fn check(&self) -> Result<(), (CallProblem, bool)> {
+        let age = || self.loaded.load().as_deref().map(|loaded| loaded.at.elapsed());
+        if age().is_none_or(|age| age >= FRESH) {
+            self.refresh(None).await;
+        }
+        if age().is_some_and(|age| age < FRESH) {
+            return Ok(());
+        }
+        let problem = self.fetching.lock().await.failed.clone().unwrap_or(CallProblem::Answer);
+        Err((problem, age().is_some_and(|age| age < USABLE)))
     }
 
-    /// Where an issuer publishes its keys: on its own host, or on another by HTTPS.
-    async fn discover(&self, issuer: &str) -> anyhow::Result<String> {
+    async fn fetch(&self) -> Result<KeySet, FetchError> {
+        let keys = match &self.source {
+            Source::Url(url) | Source::With(url, _) => self.get(&self.service, url).await?,
+            Source::Issuer(issuer, of_others) => {
+                let (url, is_own) = self.discover(issuer).await?;
+                self.get(if is_own { &self.service } else { of_others }, &url).await?
+            }
+        };
+        KeySet::parse(&keys, &self.algorithms).map_err(|error| FetchError::Content(error.to_string()))
+    }
+
+    /// Where an issuer publishes its keys: on its own host, or on another by HTTPS; and whether it is its own.
+    async fn discover(&self, issuer: &str) -> Result<(String, bool), FetchError> {
         #[derive(Deserialize)]
         struct Discovery {
             issuer: String,
             jwks_uri: String,
         }
         let address = format!("{}/.well-known/openid-configuration", issuer.trim_end_matches('/'));
-        let found: Discovery = serde_json::from_slice(&self.get(&address).await?)?;
-        anyhow::ensure!(found.issuer == issuer, "its discovery document is another issuer's");
-        let keys: Url = found.jwks_uri.parse()?;
+        let wrong = |what: String| FetchError::Content(format!("its discovery document: {what}"));
+        let found: Discovery = serde_json::from_slice(&self.get(&self.service, &address).await?)
+            .map_err(|error| wrong(error.to_string()))?;
+        if found.issuer != issuer {
+            return Err(wrong("it is another issuer's".to_owned()));
+        }
+        let keys: Url = found.jwks_uri.parse().map_err(|error| wrong(format!("`jwks_uri`: {error}")))?;
         let is_own = issuer.parse::<Url>().is_ok_and(|issuer| issuer.origin() == keys.origin());
-        anyhow::ensure!(is_own || keys.scheme() == "https", "its keys are not published by HTTPS");
-        Ok(keys.into())
+        if !is_own && keys.scheme() != "https" {
+            return Err(wrong("its keys are not published by HTTPS".to_owned()));
+        }
+        Ok((keys.into(), is_own))
     }
 
-    async fn get(&self, url: &str) -> anyhow::Result<Bytes> {
+    async fn get(&self, service: &Service, url: &str) -> Result<Bytes, CallProblem> {
         let limits = Limits { within: WITHIN, bytes: MAX_BYTES };
         let headers = match &self.source {
             Source::With(_, headers) => headers.clone(),
-            Source::Url(_) | Source::Issuer(_) => HeaderMap::new(),
+            Source::Url(_) | Source::Issuer(..) => HeaderMap::new(),
         };
         let request = |client: &reqwest::Client| client.get(url).headers(headers.clone());
-        let answer = self.service.send(request, limits, Retry::Never).await?;
-        anyhow::ensure!(answer.status.is_success(), "it answers {}", answer.status);
-        Ok(answer.body)
+        let answered = service.send(request, limits, Retry::Never).await;
+        Ok(CallProblem::unless_success(answered)?.body)
     }
 }

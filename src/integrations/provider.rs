@@ -10,6 +10,7 @@ use crate::identity::rules::{Policy, Rule};
 use crate::identity::token::{ClaimNames, Profile};
 use crate::identity::{Algorithm, Identity, Key, Rules, Token, TokenError};
 use crate::outgoing::Outgoing;
+use crate::outgoing::problem::CallProblem;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ fn oidc(auth: &AuthOptions, issuer: &str, outgoing: &Outgoing) -> (Rules, Keys) 
     let oidc = &auth.oidc;
     let source = match &oidc.jwks_url {
         Some(url) => Source::Url(url.clone()),
-        None => Source::Issuer(issuer.to_owned()),
+        None => Source::Issuer(issuer.to_owned(), outgoing.service_named_by_others("oidc.jwks")),
     };
     let rules = Rules {
         profile: Profile::Oidc(ClaimNames {
@@ -113,6 +114,17 @@ impl Provider {
         let secret = auth.secret_key.as_ref().filter(|_| auth.oidc.issuer.is_none());
         let users = secret.map(|secret| Users::new(&auth.api_url, secret, outgoing));
         Some(Self { rules, keys, policy, authorizer, users })
+    }
+
+    /// Where the keys come from that tokens are checked with, and whether they can be had: for health checks.
+    ///
+    /// # Errors
+    /// As [`Jwks::check`].
+    pub async fn check(&self) -> Result<&'static str, (CallProblem, bool)> {
+        match &self.keys {
+            Keys::Configured(_) => Ok("pem"),
+            Keys::Published(keys) => keys.check().await.map(|()| "jwks"),
+        }
     }
 
     /// Whose token it is, at the time `now` (since 1970).

@@ -19,6 +19,7 @@ pub mod topics;
 pub mod wish;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use herald_protocol::json::quoted;
@@ -51,6 +52,8 @@ pub struct Notifications {
     pub store: Arc<dyn Store>,
     hub: Arc<Hub>,
     defaults: Arc<Defaults>,
+    /// Whether the store answers.
+    pub reached: Arc<Reached>,
     committed: Arc<Notify>,
     jobs_wait: Arc<Notify>,
     ended: Arc<Notify>,
@@ -66,6 +69,7 @@ impl Notifications {
             store,
             hub: Arc::clone(hub),
             defaults: Arc::new(defaults),
+            reached: Arc::default(),
             committed: Arc::default(),
             jobs_wait: Arc::default(),
             ended: Arc::default(),
@@ -77,6 +81,7 @@ impl Notifications {
             hub: Arc::clone(hub),
             apps: Arc::clone(apps),
             committed: Arc::clone(&this.committed),
+            reached: Arc::clone(&this.reached),
         };
         let stop = this.stop.clone();
         this.tasks.spawn(async move { relay.run(&stop).await });
@@ -168,6 +173,33 @@ impl Notifications {
         self.tasks.close();
         self.tasks.wait().await;
         self.store.close().await;
+    }
+}
+
+/// How the store is, as whoever asks it most has found it last.
+#[derive(Debug, Default)]
+pub struct Reached {
+    ever: AtomicBool,
+    now: AtomicBool,
+}
+
+impl Reached {
+    /// Whether it has answered since the start.
+    #[must_use]
+    pub fn ever(&self) -> bool {
+        self.ever.load(Ordering::Acquire)
+    }
+
+    /// Whether it answers.
+    #[must_use]
+    pub fn now(&self) -> bool {
+        self.now.load(Ordering::Acquire)
+    }
+
+    /// It has answered, or not.
+    pub fn note(&self, is_reached: bool) {
+        self.now.store(is_reached, Ordering::Release);
+        self.ever.fetch_or(is_reached, Ordering::AcqRel);
     }
 }
 

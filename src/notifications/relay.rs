@@ -14,7 +14,7 @@ use herald_protocol::segment::user_channel;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::{Outage, TICK};
+use super::{Outage, Reached, TICK};
 use crate::apps::{App, Apps};
 use crate::cluster::{Event, Unpublished};
 use crate::hub::Hub;
@@ -39,6 +39,8 @@ pub struct Relay {
     pub apps: Arc<Apps>,
     /// Somebody has committed something.
     pub committed: Arc<Notify>,
+    /// How the store is.
+    pub reached: Arc<Reached>,
 }
 
 impl Relay {
@@ -46,13 +48,13 @@ impl Relay {
     pub async fn run(&self, stop: &CancellationToken) {
         let mut outage = Outage::default();
         loop {
+            // As long as there is a full batch, the next one waits for nobody's sign.
+            while !stop.is_cancelled() && self.pass(&mut outage).await {}
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.committed.notified() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
-            // As long as there is a full batch, the next one waits for nobody's sign.
-            while !stop.is_cancelled() && self.pass(&mut outage).await {}
         }
     }
 
@@ -60,6 +62,7 @@ impl Relay {
     async fn pass(&self, outage: &mut Outage) -> bool {
         let now = Timestamp::now();
         let taken = self.store.take_outgoing(BATCH, now.after(LOCK), now).await;
+        self.reached.note(taken.is_ok());
         let Some(taken) = outage.note("relay", taken) else { return false };
         let mut published = Vec::with_capacity(taken.len());
         let mut failed = None;

@@ -1,5 +1,5 @@
 //! Where nobody is asked anything: the addresses at which clouds hand a machine's credentials to whoever asks from within. Everything else that an
-//! operator configures may be asked, private networks too.
+//! operator configures may be asked, private networks too; where an address was told by somebody else, only what all the world can reach.
 //!
 //! What counts is the address that is connected to, whatever name has led there.
 
@@ -12,40 +12,88 @@ use url::{Host, Url};
 const METADATA: [IpAddr; 2] =
     [IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), IpAddr::V6(Ipv6Addr::new(0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0254))];
 
+/// Who has named the addresses that are asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NamedBy {
+    /// The operator.
+    Operator,
+    /// Somebody else, over HTTP.
+    Others,
+}
+
 /// An address that is asked nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this address hands out the machine's credentials; nothing is asked there")]
-pub struct Forbidden;
+pub enum Forbidden {
+    /// See the module.
+    #[error("this address hands out the machine's credentials; nothing is asked there")]
+    Metadata,
+    /// See the module.
+    #[error("this address is one of a private network or of this machine; nothing is asked there for others")]
+    Private,
+}
 
-fn check(address: IpAddr) -> Result<(), Forbidden> {
-    if METADATA.contains(&address.to_canonical()) { Err(Forbidden) } else { Ok(()) }
+fn check(address: IpAddr, named_by: NamedBy) -> Result<(), Forbidden> {
+    let address = address.to_canonical();
+    if METADATA.contains(&address) {
+        return Err(Forbidden::Metadata);
+    }
+    if named_by == NamedBy::Others && !is_public(address) { Err(Forbidden::Private) } else { Ok(()) }
+}
+
+/// Whether an address is neither this machine's nor one of a private network, of a link, of a carrier, of a test or of many at once.
+fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            let is_of_carrier = first == 100 && (64..128).contains(&second);
+            !(address.is_private()
+                || address.is_loopback()
+                || address.is_link_local()
+                || address.is_unspecified()
+                || address.is_broadcast()
+                || address.is_documentation()
+                || address.is_multicast()
+                || is_of_carrier
+                || first == 0
+                || first >= 240
+                || (first, second) == (198, 18)
+                || (first, second) == (198, 19)
+                || (first, second) == (192, 0))
+        }
+        // Global addresses are 2000::/3, where 2001::/23, 6to4 (2002::/16) and the documentation's (2001:db8::/32) lead elsewhere.
+        IpAddr::V6(address) => {
+            let [first, second, ..] = address.segments();
+            first & 0xe000 == 0x2000 && first != 0x2002 && !(first == 0x2001 && (second < 0x0200 || second == 0x0db8))
+        }
+    }
 }
 
 /// Whether this may be asked, as far as an address stands in it; names are looked at when they are resolved.
 ///
 /// # Errors
 /// [`Forbidden`].
-pub fn check_url(url: &Url) -> Result<(), Forbidden> {
+pub fn check_url(url: &Url, named_by: NamedBy) -> Result<(), Forbidden> {
     match url.host() {
-        Some(Host::Ipv4(address)) => check(address.into()),
-        Some(Host::Ipv6(address)) => check(address.into()),
+        Some(Host::Ipv4(address)) => check(address.into(), named_by),
+        Some(Host::Ipv6(address)) => check(address.into(), named_by),
         Some(Host::Domain(_)) | None => Ok(()),
     }
 }
 
 /// The machine's own way to resolve names, without what is asked nothing.
 #[derive(Clone, Copy, Debug)]
-pub struct Resolver;
+pub struct Resolver(pub NamedBy);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let Self(named_by) = *self;
         Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|address| check(address.ip()).is_ok()).collect();
-            if allowed.is_empty() {
-                return Err(Forbidden.into());
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            // One that leads elsewhere as well is nobody's to be trusted.
+            for address in &found {
+                check(address.ip(), named_by)?;
             }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
+            Ok(Box::new(found.into_iter()) as Addrs)
         })
     }
 }
@@ -68,13 +116,55 @@ mod tests {
             ("http://[::1]/", true),
             ("http://example.com/", true),
         ] {
-            assert_eq!(check_url(&url.parse().unwrap()).is_ok(), allowed, "{url}");
+            assert_eq!(check_url(&url.parse().unwrap(), NamedBy::Operator).is_ok(), allowed, "{url}");
+        }
+    }
+
+    #[test]
+    fn whoever_names_an_address_over_http_gets_no_further_than_from_outside() {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "10.1.2.3",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "255.255.255.255",
+            "224.0.0.1",
+            "192.0.2.1",
+            "198.18.0.1",
+            "240.0.0.1",
+            "::1",
+            "::",
+            "fe80::1",
+            "fc00::1",
+            "fd00:ec2::254",
+            "ff02::1",
+            "::ffff:127.0.0.1",
+            "::ffff:10.0.0.1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "64:ff9b::7f00:1",
+        ] {
+            assert!(check(address.parse().unwrap(), NamedBy::Others).is_err(), "{address}");
+        }
+        for address in ["1.1.1.1", "172.32.0.1", "100.128.0.1", "192.169.0.1", "2606:4700::1111", "2a00:1450::1"] {
+            assert!(check(address.parse().unwrap(), NamedBy::Others).is_ok(), "{address}");
         }
     }
 
     #[tokio::test]
+    async fn a_name_that_leads_to_this_machine_is_none_for_others() {
+        let error = Resolver(NamedBy::Others).resolve("localhost".parse().unwrap()).await.err().unwrap();
+        assert!(error.to_string().contains("private"), "{error}");
+    }
+
+    #[tokio::test]
     async fn names_are_resolved_as_ever() {
-        let found: Vec<_> = Resolver.resolve("localhost".parse().unwrap()).await.unwrap().collect();
+        let found: Vec<_> = Resolver(NamedBy::Operator).resolve("localhost".parse().unwrap()).await.unwrap().collect();
         assert!(!found.is_empty() && found.iter().all(|address| address.ip().is_loopback()), "{found:?}");
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod breaker;
+pub mod problem;
 pub mod service;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use parking_lot::Mutex;
 
+use address::NamedBy;
 use breaker::{State, Thresholds};
 use service::Service;
 
@@ -22,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug)]
 pub struct Outgoing {
     client: reqwest::Client,
+    /// For addresses that were told by others.
+    wary: reqwest::Client,
     services: Arc<Mutex<Vec<Weak<Service>>>>,
 }
 
@@ -31,7 +35,7 @@ impl Outgoing {
     /// # Errors
     /// When the machine's certificates cannot be read.
     pub fn new() -> anyhow::Result<Self> {
-        Ok(Self { client: client()?, services: Arc::default() })
+        Ok(Self { client: client(NamedBy::Operator)?, wary: client(NamedBy::Others)?, services: Arc::default() })
     }
 
     /// One kind of what is asked of a third party, under this name in metrics.
@@ -43,7 +47,17 @@ impl Outgoing {
     /// The same, with a breaker that opens and closes at these.
     #[must_use]
     pub fn service_that_opens(&self, name: &'static str, thresholds: Thresholds) -> Arc<Service> {
-        let service = Arc::new(Service::new(name, self.client.clone(), thresholds));
+        self.add(Service::new(name, self.client.clone(), NamedBy::Operator, thresholds))
+    }
+
+    /// One whose addresses were told by others: it reaches only what all the world can reach.
+    #[must_use]
+    pub fn service_named_by_others(&self, name: &'static str) -> Arc<Service> {
+        self.add(Service::new(name, self.wary.clone(), NamedBy::Others, Thresholds::default()))
+    }
+
+    fn add(&self, service: Service) -> Arc<Service> {
+        let service = Arc::new(service);
         self.services.lock().push(Arc::downgrade(&service));
         service
     }
@@ -63,13 +77,13 @@ impl Outgoing {
 ///
 /// # Errors
 /// When the machine's certificates cannot be read.
-pub fn client() -> anyhow::Result<reqwest::Client> {
+pub fn client(named_by: NamedBy) -> anyhow::Result<reqwest::Client> {
     install_crypto();
     reqwest::Client::builder()
         .user_agent(concat!("herald/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        .dns_resolver(Arc::new(address::Resolver))
+        .dns_resolver(Arc::new(address::Resolver(named_by)))
         .timeout(TIMEOUT)
         .pool_max_idle_per_host(4)
         .pool_idle_timeout(Duration::from_secs(30))

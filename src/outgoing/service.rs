@@ -9,7 +9,7 @@ use rand::RngExt as _;
 use reqwest::{Client, Request, RequestBuilder};
 use tokio::sync::{Notify, Semaphore};
 
-use super::address;
+use super::address::{self, NamedBy};
 use super::breaker::{Breaker, Permit, Rejected, State, Thresholds};
 use crate::metrics;
 
@@ -27,6 +27,7 @@ pub struct Service {
     /// Its name in metrics, such as `clerk.jwks`.
     pub name: &'static str,
     client: Client,
+    named_by: NamedBy,
     breaker: Breaker,
     /// Something has changed for whoever waits for the breaker.
     changed: Notify,
@@ -74,16 +75,30 @@ pub enum CallError {
     TimedOut(Duration),
     /// It could not be reached, or ended the connection.
     #[error("it cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(Unreached),
     /// The answer is longer than any that makes sense.
     #[error("its answer has more than {0} bytes")]
     TooLarge(usize),
 }
 
+/// Where the way to a service ends. The text is the innermost of what went wrong: it says most, and no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreached {
+    /// Its name leads nowhere.
+    #[error("{0}")]
+    Name(String),
+    /// It is not who it should be, or speaks no TLS.
+    #[error("{0}")]
+    Tls(String),
+    /// There is no connection, or it ended.
+    #[error("{0}")]
+    Other(String),
+}
+
 impl Service {
-    pub(super) const fn new(name: &'static str, client: Client, thresholds: Thresholds) -> Self {
+    pub(super) const fn new(name: &'static str, client: Client, named_by: NamedBy, thresholds: Thresholds) -> Self {
         let breaker = Breaker::new(name, thresholds);
-        Self { name, client, breaker, changed: Notify::const_new(), turn: Semaphore::const_new(1) }
+        Self { name, client, named_by, breaker, changed: Notify::const_new(), turn: Semaphore::const_new(1) }
     }
 
     /// Whether it is asked at the moment.
@@ -132,7 +147,7 @@ impl Service {
     }
 
     async fn attempt(&self, request: RequestBuilder, limits: Limits) -> Result<Answer, CallError> {
-        let request = build(request)?;
+        let request = build(request, self.named_by)?;
         let permit = self.breaker.acquire(Instant::now()).map_err(|Rejected(left)| {
             metrics::outgoing_call(self.name, "rejected");
             CallError::Rejected(left)
@@ -149,7 +164,7 @@ impl Service {
         request: impl Fn(&Client) -> RequestBuilder,
         limits: Limits,
     ) -> Result<Answer, CallError> {
-        let request = build(request(&self.client))?;
+        let request = build(request(&self.client), self.named_by)?;
         let permit = self.admitted().await;
         self.exchange(permit, request, limits).await
     }
@@ -206,14 +221,15 @@ impl Service {
 }
 
 /// What cannot be built, or may not be sent, is our fault and not the service's.
-fn build(request: RequestBuilder) -> Result<Request, CallError> {
-    let request = request.build().map_err(|error| CallError::Unreachable(cause(&error)))?;
-    address::check_url(request.url()).map_err(|error| CallError::Unreachable(error.to_string()))?;
+fn build(request: RequestBuilder, named_by: NamedBy) -> Result<Request, CallError> {
+    let request = request.build().map_err(|error| CallError::Unreachable(unreached(&error)))?;
+    address::check_url(request.url(), named_by)
+        .map_err(|error| CallError::Unreachable(Unreached::Other(error.to_string())))?;
     Ok(request)
 }
 
 async fn receive(client: &Client, request: Request, most: usize) -> Result<Answer, CallError> {
-    let unreachable = |error: reqwest::Error| CallError::Unreachable(cause(&error));
+    let unreachable = |error: reqwest::Error| CallError::Unreachable(unreached(&error));
     let mut response = client.execute(request).await.map_err(unreachable)?;
     let mut body = Vec::new();
     while most > 0
@@ -243,13 +259,27 @@ fn pause(attempt: u32) -> Duration {
     most.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
-/// The innermost of what went wrong: it says most, and no address.
-fn cause(error: &reqwest::Error) -> String {
+fn unreached(error: &reqwest::Error) -> Unreached {
     let mut cause: &dyn std::error::Error = error;
+    let (mut is_name, mut is_tls) = (false, false);
     while let Some(inner) = cause.source() {
         cause = inner;
+        is_name |= cause.to_string() == "dns error"; // its type is nobody's but the client's
+        is_tls |= is_of_tls(cause);
     }
-    if std::ptr::addr_eq(cause, error) { "the request is not right".to_owned() } else { cause.to_string() }
+    let is_told = !std::ptr::addr_eq(cause, error);
+    let text = if is_told { cause.to_string() } else { "the request is not right".to_owned() };
+    match (is_name, is_tls) {
+        (true, _) => Unreached::Name(text),
+        (false, true) => Unreached::Tls(text),
+        (false, false) => Unreached::Other(text),
+    }
+}
+
+/// An error of TLS, as such or within one of the connection.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
 }
 
 #[cfg(test)]
@@ -282,7 +312,11 @@ mod tests {
             }
         });
         let thresholds = Thresholds { failures: 3, open: Duration::from_millis(300), ..Thresholds::default() };
-        (Service::new("test", crate::outgoing::client().unwrap(), thresholds), url, asked)
+        (
+            Service::new("test", crate::outgoing::client(NamedBy::Operator).unwrap(), NamedBy::Operator, thresholds),
+            url,
+            asked,
+        )
     }
 
     fn answer(status: &str, headers: &str, body: &str) -> String {
@@ -335,7 +369,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_cloud_is_not_asked_for_the_machines_credentials() {
-        let service = Service::new("test", crate::outgoing::client().unwrap(), Thresholds::default());
+        let service = Service::new(
+            "test",
+            crate::outgoing::client(NamedBy::Operator).unwrap(),
+            NamedBy::Operator,
+            Thresholds::default(),
+        );
         for url in ["http://169.254.169.254/latest/meta-data/", "http://[fd00:ec2::254]/"] {
             let error = service.send(|client| client.get(url), LIMITS, Retry::Never).await.unwrap_err();
             assert!(error.to_string().contains("credentials"), "{error}");
@@ -345,8 +384,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_cannot_be_reached_is_told_without_its_address() {
-        let client = crate::outgoing::client().unwrap();
-        let service = Service::new("test", client, Thresholds::default());
+        let client = crate::outgoing::client(NamedBy::Operator).unwrap();
+        let service = Service::new("test", client, NamedBy::Operator, Thresholds::default());
         let secret = "http://user:hunter2@127.0.0.1:1/token-hunter2";
         let error = service.send(|client| client.get(secret), LIMITS, Retry::Never).await.unwrap_err().to_string();
         assert!(error.contains("refused") && !error.contains("hunter2") && !error.contains("127.0.0.1"), "{error}");

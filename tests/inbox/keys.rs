@@ -165,3 +165,28 @@ async fn another_issuer_s_tokens_say_who_users_are_and_its_keys_are_found_by_dis
     }
     assert_eq!(ask(&herald, "ann", "GET", "/v1/inbox", &Value::Null).await.status, 401, "a token for others");
 }
+
+#[tokio::test]
+async fn an_issuer_cannot_send_the_server_into_its_own_network() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let inner = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let issuer = format!("http://{}", listener.local_addr().unwrap());
+    let keys = format!("https://localhost:{}/keys", inner.local_addr().unwrap().port());
+    let discovery = json!({ "issuer": issuer, "jwks_uri": keys }).to_string();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _read = stream.read(&mut request).await.unwrap();
+            stream.write_all(answer("200 OK", &discovery).as_bytes()).await.ok();
+        }
+    });
+    let herald = Herald::start(&format!("[auth.oidc]\nissuer = \"{issuer}\"\naudiences = [\"herald\"]")).await;
+    let claims = json!({ "iss": issuer, "aud": ["herald"] });
+    let answer =
+        authorize(&herald, "/pusher/auth", &token("ann", &claims), "socket_id=1.1&channel_name=private-x").await;
+    assert_eq!(answer.status, 503, "there are no keys");
+    assert!(herald.has_logged("private network"));
+    let nobody = inner.accept();
+    tokio::select! { biased; _ = nobody => panic!("the inner address was asked"), () = std::future::ready(()) => {} }
+}

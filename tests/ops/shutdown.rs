@@ -45,7 +45,9 @@ async fn balancers_are_told_first_while_everybody_is_still_served() {
     is_ending(&herald).await;
     for base in [herald.url(), herald.metrics_url().await] {
         let (status, text) = get(&format!("{base}/health/ready")).await;
-        assert_eq!((status, serde_json::from_str(&text).unwrap()), (503, json!({ "status": "not_ready" })));
+        let checks = json!({ "database": "ok", "redis": "ok", "draining": true });
+        let expected = json!({ "status": "not_ready", "checks": checks });
+        assert_eq!((status, serde_json::from_str(&text).unwrap()), (503, expected));
         assert_eq!(get(&format!("{base}/health/live")).await.0, 200);
     }
     assert!(get(&format!("{}/metrics", herald.metrics_url().await)).await.1.contains("\nherald_ready 0\n"));

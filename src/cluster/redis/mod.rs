@@ -371,6 +371,14 @@ impl Cluster for Redis {
         Ok(other.parse().ok())
     }
 
+    async fn ping(&self) -> Option<Result<(), Unreachable>> {
+        let asked = self.buckets.iter().map(async |bucket| {
+            let link = bucket.link()?;
+            bucket.command::<String>(&link, &redis::cmd("PING")).await.map_err(unknown).map(drop)
+        });
+        Some(try_join_all(asked).await.map(drop))
+    }
+
     fn trouble(&self) -> Option<Trouble> {
         let away = self.common.away.load(Ordering::Acquire);
         (away > 0).then(|| Trouble {
