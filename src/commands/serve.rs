@@ -2,17 +2,16 @@
 
 use std::io::IsTerminal as _;
 use std::num::NonZero;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use herald::config::{LogFormat, LogOptions};
+use herald::config::{LogFormat, LogOptions, Sources};
 use herald::server::{self, Ended};
 use tracing_subscriber::EnvFilter;
 
-use super::{load, runtime, say};
+use super::{runtime, say};
 
-pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<ExitCode> {
-    let mut loaded = load(file)?;
+pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCode> {
+    let mut loaded = sources.load()?;
     loaded.config.database.migrate &= !no_migrate;
     write_log(&loaded.config.log);
     loaded.notes.iter().for_each(|note| tracing::info!("{note}"));

@@ -153,6 +153,8 @@ options! {
     pub struct ServerOptions {
         /// Where clients and backends connect.
         listen: Listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 6001))), as Address;
+        /// Where the world reaches Herald, such as https://realtime.example.com; `path_prefix` belongs to it.
+        public_url: Option<Url> = None, as Optional<AppAddress>;
         /// What stands in front of `/app` and `/apps` in every address, for servers that share a host name with others.
         path_prefix: String = String::new(), as Prefix;
         /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
@@ -245,6 +247,8 @@ options! {
     pub struct RedisOptions {
         /// Where it is: one server, or several Sentinels that know where the master called NAME is, or some nodes of a Redis Cluster.
         url: Option<RedisUrl> = None, as Optional<RedisAddress>;
+        /// Herald's password there, where `url` has none.
+        password: Option<Secret> = None, as Optional<SecretText>;
         /// What stands in front of all keys, for Redises that are shared with others.
         prefix: String = "herald".to_owned(), as KeyPrefix;
     }
