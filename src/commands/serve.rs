@@ -5,15 +5,19 @@ use std::num::NonZero;
 use std::process::ExitCode;
 
 use herald::config::{LogFormat, LogOptions, Sources};
+use herald::reload::Again;
 use herald::server::{self, Ended};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
 use super::{runtime, say};
 
 pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCode> {
     let mut loaded = sources.load()?;
     loaded.config.database.migrate &= !no_migrate;
-    write_log(&loaded.config.log);
+    let set_level = write_log(&loaded.config.log);
     loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     match rlimit::increase_nofile_limit(u64::MAX) {
@@ -23,7 +27,8 @@ pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCod
     let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
-    let ended = runtime.block_on(server::run(loaded.config, |url| {
+    let again = Again { sources: sources.clone(), set_level };
+    let ended = runtime.block_on(server::run(loaded, again, |url| {
         if let Some(prefix) = newcomer {
             say(&welcome(url, &prefix));
         }
@@ -35,19 +40,25 @@ pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCod
     })
 }
 
-/// To stderr: stdout is for what was asked for.
-fn write_log(options: &LogOptions) {
+/// To stderr: stdout is for what was asked for. What it returns changes from which level on it is written.
+fn write_log(options: &LogOptions) -> Box<dyn Fn(Level) + Send + Sync> {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
-    let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = |level| EnvFilter::new(format!("warn,herald={level},herald_protocol={level}"));
+    let (level, changed) = reload::Layer::new(filter(options.level));
     // By default a line that nobody takes is told on stderr, which is the same place: the connection's task would panic.
-    let log = log.log_internal_errors(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
-    match options.format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Auto if !is_terminal => log.json().flatten_event(true).init(),
-        LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).init(),
-    }
+    let log = match options.format {
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+        LogFormat::Auto if !is_terminal => log.json().flatten_event(true).boxed(),
+        LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).boxed(),
+    };
+    tracing_subscriber::registry().with(level).with(log).init();
+    Box::new(move |level| {
+        if let Err(error) = changed.reload(filter(level)) {
+            tracing::warn!(%error, "the log's level stays as it was");
+        }
+    })
 }
 
 /// What somebody needs who has started it for the first time.

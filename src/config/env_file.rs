@@ -16,11 +16,9 @@ pub struct Unreadable {
 
 const EXPECTED: &str = "it must be NAME=value, a comment that begins with #, or empty";
 
-/// The variables of a file, in its order, or every line that is wrong. A name that comes again counts again.
-///
-/// # Errors
-/// All lines that cannot be read.
-pub fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<Unreadable>> {
+/// The variables of a file, in its order, where a name that comes again counts again; and all lines that cannot be read.
+#[must_use]
+pub fn parse(text: &str) -> (Vec<(String, String)>, Vec<Unreadable>) {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text).replace("\r\n", "\n");
     let (mut variables, mut problems) = (Vec::new(), Vec::new());
     let (mut rest, mut line) = (text.as_str(), 1);
@@ -57,7 +55,7 @@ pub fn parse(text: &str) -> Result<Vec<(String, String)>, Vec<Unreadable>> {
         }
         line += lines;
     }
-    if problems.is_empty() { Ok(variables) } else { Err(problems) }
+    (variables, problems)
 }
 
 enum Line<'a> {
@@ -143,14 +141,15 @@ mod tests {
             ("A=ä\nB=\"€\n\"", &[("A", "ä"), ("B", "€\n")]),
         ] {
             let expected: Vec<_> = expected.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-            assert_eq!(parse(text).unwrap(), expected, "{text:?}");
+            assert_eq!(parse(text), (expected, Vec::new()), "{text:?}");
         }
     }
 
     #[test]
     fn every_line_that_is_wrong_is_told_by_its_number() {
         let text = "A=b\nnot this\n=c\nB=\"one\ntwo\" three\nC='d' # why\nmy name=e\nD=\"never\nclosed";
-        let lines: Vec<usize> = parse(text).unwrap_err().iter().map(|problem| problem.line).collect();
-        assert_eq!(lines, [2, 3, 4, 7, 8]);
+        let (variables, problems) = parse(text);
+        assert_eq!(problems.iter().map(|problem| problem.line).collect::<Vec<_>>(), [2, 3, 4, 7, 8]);
+        assert_eq!(variables.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["A", "C"]);
     }
 }

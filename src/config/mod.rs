@@ -24,10 +24,11 @@ pub use database_url::{DatabaseUrl, Pooler};
 pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
 pub use options::{
     AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions,
-    IntegrationOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions,
+    IntegrationOptions, KeyPair, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions,
     ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
+pub use section::Written;
 
 use environment::{EnvFile, Environment};
 use section::{Place, Problem, Reader, Section as _, nearest};
@@ -46,6 +47,8 @@ pub struct Loaded {
     pub notes: Vec<String>,
     /// What is likely a mistake, though nothing that prevents the start.
     pub warnings: Vec<String>,
+    /// How it was written.
+    pub written: Written,
     /// Whether no app was configured, so that the newcomer's credentials are in effect.
     pub is_newcomer: bool,
     /// Whether the app beside it says that it runs in production (`NODE_ENV`).
@@ -96,12 +99,17 @@ fn read_env_file(path: &Path, problems: &mut Vec<Problem>) -> Option<EnvFile> {
     let mut problem = |message| {
         problems.push(Problem { option: path.display().to_string(), origin: "--env-file".to_owned(), message });
     };
-    match std::fs::read_to_string(path).map(|text| env_file::parse(&text)) {
-        Ok(Ok(variables)) => return Some(EnvFile { path: path.to_owned(), variables }),
-        Ok(Err(lines)) => lines.iter().for_each(|wrong| problem(format!("line {}: {}", wrong.line, wrong.message))),
-        Err(error) => problem(format!("the file cannot be read: {error}")),
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let (variables, unreadable) = env_file::parse(&text);
+            unreadable.iter().for_each(|wrong| problem(format!("line {}: {}", wrong.line, wrong.message)));
+            Some(EnvFile { path: path.to_owned(), variables })
+        }
+        Err(error) => {
+            problem(format!("the file cannot be read: {error}"));
+            None
+        }
     }
-    None
 }
 
 fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Problem>) -> Result<Loaded, Problems> {
@@ -160,9 +168,9 @@ fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Proble
     warnings.extend(environment.warnings.iter().cloned());
     warnings.extend(likely_mistakes(&config.auth));
     check(&config, is_newcomer, &mut reader);
-    let problems = reader.problems;
+    let Reader { problems, written, .. } = reader;
     if problems.is_empty() {
-        Ok(Loaded { config, notes, warnings, is_newcomer, is_production: environment.is_production })
+        Ok(Loaded { config, notes, warnings, written, is_newcomer, is_production: environment.is_production })
     } else {
         Err(Problems(problems))
     }

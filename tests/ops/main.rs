@@ -17,9 +17,14 @@ mod keys;
 mod log;
 mod metrics;
 mod process;
+mod reload;
+mod rotation;
 mod shutdown;
 mod socket;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;
 mod tls;
+#[allow(dead_code, reason = "shared with the tests of inboxes, which use the rest")]
+#[path = "../inbox/user.rs"]
+mod user;
