@@ -2,6 +2,8 @@
 
 use std::io::IsTerminal as _;
 use std::num::NonZero;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
 
 use herald::config::{LogFormat, LogOptions, Sources};
@@ -27,8 +29,12 @@ pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCod
     let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
+    let manager = sources.variables.iter().find(|(name, _)| name == "NOTIFY_SOCKET").map(|(_, path)| path.clone());
     let again = Again { sources: sources.clone(), set_level };
     let ended = runtime.block_on(server::run(loaded, again, |url| {
+        if let Some(Err(error)) = manager.as_deref().map(tell_manager) {
+            tracing::warn!(%error, "systemd could not be told that the server is ready");
+        }
         if let Some(prefix) = newcomer {
             say(&welcome(url, &prefix));
         }
@@ -59,6 +65,15 @@ fn write_log(options: &LogOptions) -> Box<dyn Fn(Level) + Send + Sync> {
             tracing::warn!(%error, "the log's level stays as it was");
         }
     })
+}
+
+/// Tells systemd that the server is ready, over the socket that it names (`sd_notify(3)`).
+fn tell_manager(socket: &str) -> std::io::Result<()> {
+    let address = match socket.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(|_| ())
 }
 
 /// What somebody needs who has started it for the first time.

@@ -17,6 +17,7 @@ mod keys;
 mod log;
 mod metrics;
 mod process;
+mod proxies;
 mod reload;
 mod rotation;
 mod shutdown;
