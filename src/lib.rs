@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod notifications;
 pub mod outgoing;
 pub mod parts;
+pub mod reload;
 pub mod rotation;
 pub mod seal;
 pub mod server;

@@ -23,6 +23,7 @@ use tower_service::Service as _;
 use crate::config::{Config, Listen};
 use crate::connection::transport::Transport;
 use crate::http::peer::Peer;
+use crate::reload::Routes;
 use crate::tls::Tls;
 
 /// How long a backend may keep a connection open between two requests.
@@ -54,7 +55,7 @@ enum Socket {
 #[derive(Clone, Debug)]
 pub struct Serving {
     /// Who answers.
-    pub router: Router,
+    pub router: Routes,
     /// How long a peer may take until its first request is there.
     pub handshake_timeout: Duration,
     /// After how long without an answer the kernel gives a peer up.
@@ -244,7 +245,7 @@ async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Resul
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         counted.fetch_add(1, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
-        router.clone().call(request)
+        Router::clone(&router.load()).call(request)
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(transport), service);
     tokio::pin!(connection);

@@ -1,4 +1,5 @@
-//! The parts of a running server, built once by `server` and shared by every request and connection.
+//! The parts of a running server, built by `server` and shared by every request. `reload` makes others with a changed configuration, which
+//! share all that is not configuration.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +20,7 @@ use crate::outgoing::Outgoing;
 use crate::webhooks::Webhooks;
 
 /// What every request and connection may use.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Parts {
     /// What was configured.
     pub config: Config,
@@ -28,29 +29,29 @@ pub struct Parts {
     /// Who is here.
     pub hub: Arc<Hub>,
     /// What goes to the apps' backends.
-    pub webhooks: Webhooks,
+    pub webhooks: Arc<Webhooks>,
     /// What third parties are asked with.
     pub outgoing: Outgoing,
     /// Who says who users are, if anybody does.
-    pub identity: Option<Provider>,
+    pub identity: Option<Arc<Provider>>,
     /// Where clients and backends connect.
     pub listening: Listen,
     /// How what Herald works with was when it was last asked.
-    pub health: Health,
+    pub health: Arc<Health>,
     /// The inboxes, unless their database could not be opened.
-    pub notifications: Option<Notifications>,
+    pub notifications: Option<Arc<Notifications>>,
     /// The clients' tasks.
     pub connections: TaskTracker,
     /// Places for clients on this node, if there is a limit.
     pub places: Option<Arc<Semaphore>>,
     /// Callers as this node counts them.
-    pub callers: Callers,
+    pub callers: Arc<Callers>,
     /// Places for clients whose refusal is held back.
     pub held_back: Arc<Semaphore>,
     /// Cancelled once clients are being sent away.
     pub draining: CancellationToken,
     /// Whether a balancer should send clients here.
-    pub ready: AtomicBool,
+    pub ready: Arc<AtomicBool>,
 }
 
 impl Parts {
@@ -60,7 +61,7 @@ impl Parts {
     /// [`Fault::StoreUnavailable`] where their database could not be opened when the server was started.
     pub fn notifications(&self) -> Result<&Notifications, Fault> {
         let missing = || Fault::StoreUnavailable("it could not be opened when the server was started".to_owned());
-        self.notifications.as_ref().ok_or_else(missing)
+        self.notifications.as_deref().ok_or_else(missing)
     }
 
     /// Whether a balancer should send clients here: from when all listens until the end is asked for.

@@ -17,9 +17,8 @@ use crate::apps::Apps;
 use crate::cluster::Cluster;
 use crate::cluster::local::Local;
 use crate::cluster::redis::Redis;
-use crate::config::{Config, TokenOptions};
+use crate::config::{Config, Loaded, TokenOptions};
 use crate::health::Health;
-use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
 use crate::integrations::clerk::sessions::Sessions;
 use crate::integrations::provider::Provider;
@@ -30,6 +29,7 @@ use crate::notifications::Notifications;
 use crate::notifications::create::Defaults;
 use crate::outgoing::Outgoing;
 use crate::parts::Parts;
+use crate::reload::{Again, Reload, Routes};
 use crate::rotation;
 use crate::store::{self, Store};
 use crate::tls::Tls;
@@ -58,12 +58,13 @@ pub enum Ended {
     AtOnce,
 }
 
-/// Serves until a signal asks for the end, and then until everybody has left or a second signal comes. `welcome` is called with the
-/// main listener's URL once it listens.
+/// Serves until a signal asks for the end, and then until everybody has left or a second signal comes; on SIGHUP all is read `again`.
+/// `welcome` is called with the main listener's URL once it listens.
 ///
 /// # Errors
 /// When a listener cannot be bound or a certificate cannot be read.
-pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<Ended> {
+pub async fn run(loaded: Loaded, again: Again, welcome: impl FnOnce(&str)) -> anyhow::Result<Ended> {
+    let Loaded { config, written, .. } = loaded;
     let recorded = metrics::install()?;
     let tls = Tls::load(&config.tls)?.map(Arc::new);
     let main = Listener::bind(&config, tls.clone()).await?;
@@ -72,7 +73,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
     let outgoing = Outgoing::new()?;
-    let webhooks = Webhooks::start(&apps, &outgoing, &config.server.data_dir);
+    let webhooks = Arc::new(Webhooks::start(&apps, &outgoing, &config.server.data_dir));
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {
         None => Arc::new(Local::new(Arc::clone(&node))),
@@ -82,7 +83,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         tracing::error!("the cluster is not found yet; clients that come wait for it, and this node is not ready");
     }
     let hub = Arc::new(Hub { node, cluster });
-    let identity = Provider::new(&config, &outgoing);
+    let identity = Provider::new(&config, &outgoing).map(Arc::new);
     let notifications = inboxes(&config, &hub, &apps).await?;
     if let Some(notifications) = &notifications {
         check_token_keys(&config.tokens, &*notifications.store).await?;
@@ -111,16 +112,16 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         hub,
         webhooks,
         places: config.server.max_connections.map(|limit| Arc::new(Semaphore::new(limit))),
-        callers: Callers::default(),
+        callers: Arc::new(Callers::default()),
         listening: main.local()?,
-        health: Health::default(),
+        health: Arc::new(Health::default()),
         held_back: Arc::new(Semaphore::new(HELD_BACK)),
         connections: TaskTracker::new(),
         draining: CancellationToken::new(),
         outgoing,
         identity,
-        notifications,
-        ready: AtomicBool::new(true),
+        notifications: notifications.map(Arc::new),
+        ready: Arc::new(AtomicBool::new(true)),
         config,
         apps,
     });
@@ -129,19 +130,20 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     welcome(&main.url()?);
     let background = Background::default();
     let watched = Background::default();
+    let mut reload = Reload::new(again, written, Arc::clone(&parts), recorded.clone(), tls);
     if let Some(listener) = watching {
         announce(&format!("metrics on {}", listener.url()?));
-        let routes = ops::routes(Arc::clone(&parts), recorded.clone());
-        watched.tasks.spawn(listener.serve(watched.serving(&parts, routes)));
+        watched.tasks.spawn(listener.serve(watched.serving(&parts, &reload.watching)));
     }
     let streams = Background::default();
-    streams.tasks.spawn(main.serve(streams.serving(&parts, http::routes(Arc::clone(&parts)))));
+    streams.tasks.spawn(main.serve(streams.serving(&parts, &reload.main)));
     background.spawn(sweep(Arc::clone(&parts)));
     background.spawn(upkeep(recorded));
     let hub = Arc::clone(&parts.hub);
     background.spawn(async move { hub.run().await });
 
-    signals.end_asked_for(tls.as_deref()).await;
+    signals.end_asked_for(|| reload.run()).await;
+    let parts = reload.parts();
     let in_order = async {
         shut_down(&parts, &streams).await;
         background.end().await;
@@ -150,7 +152,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     };
     Ok(tokio::select! {
         ended = in_order => ended,
-        () = signals.end_asked_for(tls.as_deref()) => {
+        () = signals.end_asked_for(|| tracing::info!("SIGHUP: nothing is read again, this is the end")) => {
             parts.webhooks.finish(Duration::ZERO).await;
             Ended::AtOnce
         }
@@ -252,10 +254,10 @@ impl Background {
         self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
     }
 
-    fn serving(&self, parts: &Parts, router: axum::Router) -> Serving {
+    fn serving(&self, parts: &Parts, routes: &Routes) -> Serving {
         let connection = &parts.config.connection;
         Serving {
-            router,
+            router: Arc::clone(routes),
             handshake_timeout: parts.config.server.handshake_timeout,
             peer_timeout: connection.activity_timeout + connection.activity_grace + connection.pong_timeout,
             stop: self.stop.clone(),
@@ -305,18 +307,18 @@ impl Signals {
         Ok(Self { terminate: terminate?, interrupt: interrupt?, hang_up: hang_up?, by_hand })
     }
 
-    /// Returns at SIGTERM or SIGINT, and when the terminal is closed that it was started in; on any other SIGHUP certificates are read
-    /// again.
-    async fn end_asked_for(&mut self, tls: Option<&Tls>) {
+    /// Returns at SIGTERM or SIGINT, and when the terminal is closed that it was started in; any other SIGHUP means `read_again`.
+    async fn end_asked_for(&mut self, mut read_again: impl FnMut()) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => match tls {
-                    _ if self.by_hand && !std::io::stdin().is_terminal() => return, // a closed terminal is none
-                    Some(tls) => tls.reload(),
-                    None => tracing::info!("SIGHUP: there is no certificate to read again"),
-                },
+                _ = self.hang_up.recv() => {
+                    if self.by_hand && !std::io::stdin().is_terminal() {
+                        return; // a closed terminal is none
+                    }
+                    read_again();
+                }
             }
         }
     }

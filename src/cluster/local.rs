@@ -35,7 +35,8 @@ impl Cluster for Local {
     async fn joined(&self) {}
 
     fn channel_changed(&self, app: &Arc<App>, channel: &ChannelName, change: &Change) {
-        let Some(webhooks) = self.node.room(app).webhooks_of(channel) else { return };
+        let room = self.node.room(app);
+        let Some(webhooks) = room.webhooks_of(channel) else { return };
         let occupancy = change.occupancy.then_some(None);
         let member = change.member.as_ref().map(Some);
         if change.entered {
@@ -54,7 +55,7 @@ impl Cluster for Local {
 
     async fn publish(&self, app: &App, event: &Event<'_>) -> Result<(), Unpublished> {
         let kept = event.channel.kind().keeps_last_event();
-        let keep = kept.then_some(Keep { data: event.data, ttl: app.options.cache_ttl, number: 0 });
+        let keep = kept.then_some(Keep { data: event.data, ttl: app.options().cache_ttl, number: 0 });
         let frame = || Frame::text(&event.text());
         let delivery = Delivery { except: event.except, keep, rev: event.rev, ..Delivery::default() };
         Ok(self.node.room(app).fan_out(event.channel, frame, delivery).await?)

@@ -1,15 +1,14 @@
 //! `herald check`: says whether the configuration is right, and what is in effect.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
-use herald::config::document;
+use herald::config::{Sources, document};
 use herald::tls::Tls;
 
-use super::{complain, load, say};
+use super::{complain, say};
 
-pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let loaded = load(file)?;
+pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
+    let loaded = sources.load()?;
     Tls::load(&loaded.config.tls)?;
     for line in loaded.notes.iter().chain(&loaded.warnings) {
         complain(line);

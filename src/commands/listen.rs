@@ -1,12 +1,12 @@
 //! `herald listen CHANNEL`: the smallest client. Prints events as they come; signs for itself where a channel needs it.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
 use futures_util::{SinkExt as _, StreamExt as _};
+use herald::config::Sources;
 use herald_protocol::signature::channel_string;
 use herald_protocol::{ChannelName, SocketId};
 use serde_json::{Value, json};
@@ -28,8 +28,8 @@ pub(crate) struct Arguments {
     target: Target,
 }
 
-pub(crate) fn run(file: Option<PathBuf>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let server = arguments.target.find(file)?;
+pub(crate) fn run(sources: &Sources, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let server = arguments.target.find(sources)?;
     runtime(1)?.block_on(listen(&server, arguments))
 }
 

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::Args;
-use herald::config::{AppOptions, Config, Listen, Loaded};
+use herald::config::{AppOptions, Config, Listen, Sources};
 
 /// Which server, and which of its apps; what is not said is taken from the configuration that the server would use.
 #[derive(Debug, Args)]
@@ -31,8 +31,8 @@ pub(crate) struct Server {
 }
 
 impl Target {
-    pub(crate) fn find(&self, file: Option<PathBuf>) -> anyhow::Result<Server> {
-        let config = load(file)?.config;
+    pub(crate) fn find(&self, sources: &Sources) -> anyhow::Result<Server> {
+        let config = sources.load()?.config;
         let app = match &self.app {
             None => config.apps.first(),
             Some(id) => config.apps.iter().find(|app| app.id == *id),
@@ -62,11 +62,12 @@ fn configured_url(config: &Config) -> anyhow::Result<url::Url> {
     Ok(format!("{scheme}://{address}{}", config.server.path_prefix).parse()?)
 }
 
-pub(crate) fn load(file: Option<PathBuf>) -> anyhow::Result<Loaded> {
+/// Where the configuration is: the files that the command line names, and the environment.
+pub(crate) fn sources(file: Option<PathBuf>, env_files: Vec<PathBuf>) -> Sources {
     #[allow(clippy::disallowed_methods, reason = "the one place where the environment is read")]
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    Ok(herald::config::load(variables, file)?)
+    Sources { variables: variables.collect(), file, env_files }
 }
 
 /// One thread alone needs no scheduler between threads, and the kernel finds the sockets of a process without threads at less cost.

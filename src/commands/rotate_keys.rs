@@ -1,20 +1,20 @@
 //! `herald rotate-keys`: brings stored tokens under the first of the configured keys, while servers go on.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use herald::config::Sources;
 use herald::rotation::{self, Rotated};
 use herald::store::open::open;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{load, runtime, say};
+use super::{runtime, say};
 
 /// What the bar shows; it is drawn where stderr is a terminal.
 const BAR: &str = "{bar:40} {pos} of {len} tokens, {eta} left";
 
-pub(crate) fn run(file: Option<PathBuf>) -> anyhow::Result<ExitCode> {
-    let config = load(file)?.config;
+pub(crate) fn run(sources: &Sources) -> anyhow::Result<ExitCode> {
+    let config = sources.load()?.config;
     let ring =
         config.tokens.key_ring().context("tokens.keys (HERALD_TOKEN_KEYS) is not set: there is no key to rotate to")?;
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template(BAR)?);

@@ -2,19 +2,24 @@
 
 use std::io::IsTerminal as _;
 use std::num::NonZero;
-use std::path::PathBuf;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
 
-use herald::config::{LogFormat, LogOptions};
+use herald::config::{LogFormat, LogOptions, Sources};
+use herald::reload::Again;
 use herald::server::{self, Ended};
-use tracing_subscriber::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
-use super::{load, runtime, say};
+use super::{runtime, say};
 
-pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<ExitCode> {
-    let mut loaded = load(file)?;
+pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCode> {
+    let mut loaded = sources.load()?;
     loaded.config.database.migrate &= !no_migrate;
-    write_log(&loaded.config.log);
+    let set_level = write_log(&loaded.config.log);
     loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     match rlimit::increase_nofile_limit(u64::MAX) {
@@ -24,7 +29,12 @@ pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<Exi
     let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
-    let ended = runtime.block_on(server::run(loaded.config, |url| {
+    let manager = sources.variables.iter().find(|(name, _)| name == "NOTIFY_SOCKET").map(|(_, path)| path.clone());
+    let again = Again { sources: sources.clone(), set_level };
+    let ended = runtime.block_on(server::run(loaded, again, |url| {
+        if let Some(Err(error)) = manager.as_deref().map(tell_manager) {
+            tracing::warn!(%error, "systemd could not be told that the server is ready");
+        }
         if let Some(prefix) = newcomer {
             say(&welcome(url, &prefix));
         }
@@ -36,19 +46,34 @@ pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<Exi
     })
 }
 
-/// To stderr: stdout is for what was asked for.
-fn write_log(options: &LogOptions) {
+/// To stderr: stdout is for what was asked for. What it returns changes from which level on it is written.
+fn write_log(options: &LogOptions) -> Box<dyn Fn(Level) + Send + Sync> {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
-    let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = |level| EnvFilter::new(format!("warn,herald={level},herald_protocol={level}"));
+    let (level, changed) = reload::Layer::new(filter(options.level));
     // By default a line that nobody takes is told on stderr, which is the same place: the connection's task would panic.
-    let log = log.log_internal_errors(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
-    match options.format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Auto if !is_terminal => log.json().flatten_event(true).init(),
-        LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).init(),
-    }
+    let log = match options.format {
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+        LogFormat::Auto if !is_terminal => log.json().flatten_event(true).boxed(),
+        LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).boxed(),
+    };
+    tracing_subscriber::registry().with(level).with(log).init();
+    Box::new(move |level| {
+        if let Err(error) = changed.reload(filter(level)) {
+            tracing::warn!(%error, "the log's level stays as it was");
+        }
+    })
+}
+
+/// Tells systemd that the server is ready, over the socket that it names (`sd_notify(3)`).
+fn tell_manager(socket: &str) -> std::io::Result<()> {
+    let address = match socket.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(b"READY=1", &address).map(|_| ())
 }
 
 /// What somebody needs who has started it for the first time.

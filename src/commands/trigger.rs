@@ -1,11 +1,11 @@
 //! `herald trigger CHANNEL EVENT DATA`: the smallest backend.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use clap::Args;
+use herald::config::Sources;
 use herald::outgoing::address::NamedBy;
 use herald_protocol::signature::{body_md5, request_string};
 
@@ -23,8 +23,8 @@ pub(crate) struct Arguments {
     target: Target,
 }
 
-pub(crate) fn run(file: Option<PathBuf>, arguments: &Arguments) -> anyhow::Result<ExitCode> {
-    let server = arguments.target.find(file)?;
+pub(crate) fn run(sources: &Sources, arguments: &Arguments) -> anyhow::Result<ExitCode> {
+    let server = arguments.target.find(sources)?;
     let body = serde_json::json!({ "name": arguments.event, "channel": arguments.channel, "data": arguments.data })
         .to_string();
     let mut url = server.url.clone();

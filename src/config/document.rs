@@ -99,7 +99,7 @@ pub(crate) fn is_up_to_date(path: &str, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::load;
+    use crate::config::Sources;
 
     #[test]
     fn the_pages_say_what_the_options_are() {
@@ -126,17 +126,20 @@ mod tests {
         let text = uncommented.join("\n").replacen("KEY", "app-key", 1);
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), &text).unwrap();
-        let mut all = load([], Some(file.path().into())).unwrap_or_else(|error| panic!("{error}\n{text}")).config;
+        let mut all = Sources { file: Some(file.path().into()), ..Sources::default() }
+            .load()
+            .unwrap_or_else(|error| panic!("{error}\n{text}"))
+            .config;
         all.apps[0].keys.clear();
         all.apps[0].webhooks.clear();
         all.auth.rules.clear();
-        let nothing = load([], None).unwrap();
+        let nothing = Sources::default().load().unwrap();
         assert_eq!(effective(&all), effective(&nothing.config));
     }
 
     #[test]
     fn what_is_in_effect_reads_as_a_file_and_shows_no_secret() {
-        let text = effective(&load([], None).unwrap().config);
+        let text = effective(&Sources::default().load().unwrap().config);
         assert!(text.contains("secret = \"***\"") && !text.contains("app-secret"), "{text}");
         assert!(text.parse::<toml::Table>().is_ok(), "{text}");
     }

@@ -583,20 +583,23 @@ Signing: Algorithm, "one of RS256, PS256, ES256 and EdDSA",
 pub struct Pem;
 
 impl Kind for Pem {
-    type Value = Key;
+    type Value = Vec<Key>;
     fn is_secret(_written: &str) -> bool {
         true
     }
     fn allowed() -> String {
-        "the PEM of an RSA public key, line breaks as such or as \\n".to_owned()
+        "the PEM of an RSA public key, line breaks as such or as \\n, or several behind each other".to_owned()
     }
-    fn read(value: &Value) -> Option<Key> {
+    fn read(value: &Value) -> Option<Vec<Key>> {
         Self::parse(value.as_str()?)
     }
-    fn parse(text: &str) -> Option<Key> {
-        Key::from_pem(text).ok()
+    fn parse(text: &str) -> Option<Vec<Key>> {
+        let mut pems: Vec<&str> = text.split_inclusive("-----END PUBLIC KEY-----").collect();
+        // What is behind the last one may be a line break or a comma, but no key that was cut.
+        pems.pop_if(|rest| !rest.contains("-----"));
+        pems.iter().map(|pem| Key::from_pem(pem).ok()).collect::<Option<Vec<Key>>>().filter(|keys| !keys.is_empty())
     }
-    fn write(_: &Key) -> Option<String> {
+    fn write(_: &Vec<Key>) -> Option<String> {
         Some("\"***\"".to_owned())
     }
 }

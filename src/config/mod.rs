@@ -1,11 +1,12 @@
 //! What can be configured: sections of `herald.toml`, and the environment over them.
 //!
-//! Start at [`load`]. Every option is declared once, in [`options`]; [`kind`] says how a value is read and what is allowed, [`section`]
-//! gathers everything that is wrong before anybody is told, [`environment`] knows the names that people bring from elsewhere,
-//! [`document`] writes the pages. Nothing else in Herald reads the environment.
+//! Start at [`Sources::load`]. Every option is declared once, in [`options`]; [`kind`] says how a value is read and what is allowed,
+//! [`section`] gathers everything that is wrong before anybody is told, [`environment`] knows the names that people bring from elsewhere,
+//! [`env_file`] reads an app's `.env`, [`document`] writes the pages. Nothing else in Herald reads the environment.
 
 mod database_url;
 pub mod document;
+pub mod env_file;
 pub mod environment;
 pub mod kind;
 pub mod options;
@@ -23,12 +24,13 @@ pub use database_url::{DatabaseUrl, Pooler};
 pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_type_pattern};
 pub use options::{
     AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions,
-    IntegrationOptions, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions,
+    IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions,
     ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
+pub use section::Written;
 
-use environment::Environment;
+use environment::{EnvFile, Environment};
 use section::{Place, Problem, Reader, Section as _, nearest};
 
 /// The file that is read if it exists and no other is named.
@@ -45,8 +47,12 @@ pub struct Loaded {
     pub notes: Vec<String>,
     /// What is likely a mistake, though nothing that prevents the start.
     pub warnings: Vec<String>,
+    /// How it was written.
+    pub written: Written,
     /// Whether no app was configured, so that the newcomer's credentials are in effect.
     pub is_newcomer: bool,
+    /// Whether the app beside it says that it runs in production (`NODE_ENV`).
+    pub is_production: bool,
 }
 
 /// Everything that is wrong with a configuration.
@@ -65,18 +71,53 @@ impl fmt::Display for Problems {
     }
 }
 
-/// Reads the file, `named` on the command line or by `HERALD_CONFIG` or `herald.toml` in the working directory, and `variables` over it.
-///
-/// # Errors
-/// All problems at once; each names the option, where its value came from, what it was (unless secret) and what is allowed.
-pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option<PathBuf>) -> Result<Loaded, Problems> {
-    let environment = Environment::new(variables);
+/// Where a configuration is read, at the start and on every SIGHUP after it.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// The process's own variables.
+    pub variables: Vec<(String, String)>,
+    /// The file of `--config`; without it that of `HERALD_CONFIG`, else `herald.toml` in the working directory if there is one.
+    pub file: Option<PathBuf>,
+    /// Files of further variables (`--env-file`), a later one over an earlier one.
+    pub env_files: Vec<PathBuf>,
+}
+
+impl Sources {
+    /// Reads the file, and the environment over it.
+    ///
+    /// # Errors
+    /// All problems at once; each names the option, where its value came from, what it was (unless secret) and what is allowed.
+    pub fn load(&self) -> Result<Loaded, Problems> {
+        let mut early = Vec::new();
+        let files: Vec<EnvFile> = self.env_files.iter().filter_map(|path| read_env_file(path, &mut early)).collect();
+        let environment = Environment::new(self.variables.iter().cloned(), &files);
+        load(&environment, self.file.clone(), early)
+    }
+}
+
+fn read_env_file(path: &Path, problems: &mut Vec<Problem>) -> Option<EnvFile> {
+    let mut problem = |message| {
+        problems.push(Problem { option: path.display().to_string(), origin: "--env-file".to_owned(), message });
+    };
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            let (variables, unreadable) = env_file::parse(&text);
+            unreadable.iter().for_each(|wrong| problem(format!("line {}: {}", wrong.line, wrong.message)));
+            Some(EnvFile { path: path.to_owned(), variables })
+        }
+        Err(error) => {
+            problem(format!("the file cannot be read: {error}"));
+            None
+        }
+    }
+}
+
+fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Problem>) -> Result<Loaded, Problems> {
     let named = match named {
         Some(path) => Some((path, "--config")),
         None => environment.get("HERALD_CONFIG").map(|found| (PathBuf::from(&found.value), "HERALD_CONFIG")),
     };
     let mut notes = environment.notes.clone();
-    let mut early = Vec::new();
     let (path, file) = match named {
         Some((path, by)) => {
             let file = read(&path, by).unwrap_or_else(|problem| {
@@ -96,14 +137,20 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
         None => (DEFAULT_FILE.into(), Table::new()),
     };
 
-    let mut reader = Reader::new(&environment, path.display().to_string());
+    let mut reader = Reader::new(environment, path.display().to_string());
     reader.problems = early;
     for (variable, message) in &environment.unread {
         reader.problem(variable, String::new(), message.clone());
     }
     let root = Place { file, environment: Some("HERALD_".to_owned()), ..Place::default() };
     let mut config = Config::read(root, &mut reader);
-    let is_newcomer = apps_of_environment(&environment, &mut config, &mut reader);
+    let is_newcomer = apps_of_environment(environment, &mut config, &mut reader);
+    if let Some(url) = &mut config.cluster.redis.url
+        && url.password.as_deref().unwrap_or_default().is_empty()
+        && let Some(password) = &config.cluster.redis.password
+    {
+        url.password = Some(password.expose().to_owned());
+    }
     reader.known.insert("HERALD_CONFIG".to_owned());
     let unknown = environment.names().filter(|name| !reader.known.contains(*name));
     let warnings = unknown.map(|name| {
@@ -118,10 +165,15 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
         )
     });
     let mut warnings: Vec<String> = warnings.collect();
+    warnings.extend(environment.warnings.iter().cloned());
     warnings.extend(likely_mistakes(&config.auth));
     check(&config, is_newcomer, &mut reader);
-    let problems = reader.problems;
-    if problems.is_empty() { Ok(Loaded { config, notes, warnings, is_newcomer }) } else { Err(Problems(problems)) }
+    let Reader { problems, written, .. } = reader;
+    if problems.is_empty() {
+        Ok(Loaded { config, notes, warnings, written, is_newcomer, is_production: environment.is_production })
+    } else {
+        Err(Problems(problems))
+    }
 }
 
 fn read(path: &Path, named_by: &str) -> Result<Table, Problem> {
@@ -329,7 +381,8 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text.as_bytes()).unwrap();
         let variables = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-        load(variables, Some(file.path().into())).map_err(|problems| problems.to_string())
+        let sources = Sources { variables: variables.collect(), file: Some(file.path().into()), ..Sources::default() };
+        sources.load().map_err(|problems| problems.to_string())
     }
 
     #[test]
@@ -386,7 +439,8 @@ mod tests {
     fn a_broken_file_is_named_with_its_line_and_without_its_text() {
         let error = load_file("[[apps]]\nsecret = \"hush\" x\n", &[]).unwrap_err();
         assert!(error.contains("line 2") && !error.contains("hush"), "{error}");
-        assert!(load([], Some("/no/such/file".into())).unwrap_err().to_string().contains("/no/such/file"));
+        let sources = Sources { file: Some("/no/such/file".into()), ..Sources::default() };
+        assert!(sources.load().unwrap_err().to_string().contains("/no/such/file"));
     }
 
     #[test]

@@ -159,6 +159,8 @@ options! {
     pub struct ServerOptions {
         /// Where clients and backends connect.
         listen: Listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 6001))), as Address;
+        /// Where the world reaches Herald, such as https://realtime.example.com; `path_prefix` belongs to it.
+        public_url: Option<Url> = None, as Optional<AppAddress>;
         /// What stands in front of `/app` and `/apps` in every address, for servers that share a host name with others.
         path_prefix: String = String::new(), as Prefix;
         /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
@@ -249,6 +251,8 @@ options! {
     pub struct RedisOptions {
         /// Where it is: one server, or several Sentinels that know where the master called NAME is, or some nodes of a Redis Cluster.
         url: Option<RedisUrl> = None, as Optional<RedisAddress>;
+        /// Herald's password there, where `url` has none.
+        password: Option<Secret> = None, as Optional<SecretText>;
         /// What stands in front of all keys, for Redises that are shared with others.
         prefix: String = "herald".to_owned(), as KeyPrefix;
     }
@@ -293,8 +297,9 @@ options! {
     /// Who users are: with Clerk's key, Herald is the auth endpoint of the app's clients (`/pusher/auth`, `/pusher/user-auth`), and the app
     /// writes none. Without one, those addresses do not exist.
     pub struct AuthOptions {
-        /// The public key that Clerk signs session tokens with ("JWKS Public Key" in its dashboard): then no network is needed.
-        jwt_key: Option<Key> = None, as Optional<Pem>;
+        /// The public key that Clerk signs session tokens with ("JWKS Public Key" in its dashboard): then no network is needed. While it is
+        /// changed, the old and the new one, one behind the other.
+        jwt_key: Option<Vec<Key>> = None, as Optional<Pem>;
         /// Clerk's publishable key: it says who signs, and without `jwt_key` where the keys are published.
         publishable_key: Option<PublishableKey> = None, as Optional<Publishable>;
         /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, and for the keys if
@@ -484,6 +489,9 @@ options! {
         key: String = String::new(), as AppKey;
         /// What requests, authorizations and webhooks are signed with.
         secret: Secret = Secret::new(""), as SecretText;
+        /// A second secret of the same key, while one replaces the other: what is signed with it counts too. Herald itself signs with
+        /// `secret`.
+        other_secret: Option<Secret> = None, as Optional<SecretText>;
         /// Whether anybody may connect or trigger.
         enabled: bool = true, as Flag;
         /// Whether clients may send events to each other on private and presence channels.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use toml::{Table, Value};
 
@@ -44,6 +45,34 @@ pub struct Reader<'a> {
     pub known: BTreeSet<String>,
     /// Where the values came from, by option and by which of several; what is a default is not there.
     pub origins: BTreeMap<(String, String), String>,
+    /// How they were written.
+    pub written: Written,
+}
+
+/// How each option was written, by its name and by which of several it is: enough to tell what has changed, and nothing that could be shown.
+#[derive(Clone, Debug, Default)]
+pub struct Written(BTreeMap<(String, String), u64>);
+
+impl Written {
+    fn note(&mut self, option: &(String, String), text: &str) {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        self.0.insert(option.clone(), hasher.finish());
+    }
+
+    /// The options that are written differently in `new`, or in one of the two only.
+    pub fn differing(&self, new: &Self) -> impl Iterator<Item = (String, String)> {
+        let all: BTreeSet<&(String, String)> = self.0.keys().chain(new.0.keys()).collect();
+        let differing: Vec<_> =
+            all.into_iter().filter(|option| self.0.get(*option) != new.0.get(*option)).cloned().collect();
+        differing.into_iter()
+    }
+
+    /// Takes over what `new` says about the options for which `is_taken`.
+    pub fn take_over(&mut self, new: Self, is_taken: impl Fn(&str) -> bool) {
+        self.0.retain(|(option, _), _| !is_taken(option));
+        self.0.extend(new.0.into_iter().filter(|((option, _), _)| is_taken(option)));
+    }
 }
 
 /// An option that is wrong.
@@ -134,7 +163,14 @@ impl<'a> Reader<'a> {
     /// A reader of the file called `file` and of `environment`.
     #[must_use]
     pub fn new(environment: &'a Environment, file: String) -> Self {
-        Self { environment, file, problems: Vec::new(), known: BTreeSet::new(), origins: BTreeMap::new() }
+        Self {
+            environment,
+            file,
+            problems: Vec::new(),
+            known: BTreeSet::new(),
+            origins: BTreeMap::new(),
+            written: Written::default(),
+        }
     }
 
     /// An option: from the environment, else from the file, else its default.
@@ -144,6 +180,7 @@ impl<'a> Reader<'a> {
         let this = (path.clone(), place.which.clone());
         if let Some(written) = place.file.remove(name) {
             self.origins.insert(this.clone(), self.origin(place));
+            self.written.note(&this, &written.to_string());
             value = K::read(&written);
             if value.is_none() {
                 self.wrong::<K>(&path, self.origin(place), &written.to_string());
@@ -152,6 +189,7 @@ impl<'a> Reader<'a> {
         if let Some(prefix) = &place.environment {
             let variable = prefix.clone() + &name.to_uppercase();
             if let Some(found) = self.environment.get(&variable) {
+                self.written.note(&this, &found.value);
                 self.origins.insert(this, found.origin.clone());
                 match K::parse(&found.value) {
                     Some(parsed) => value = Some(parsed),

@@ -44,7 +44,7 @@ impl Connection {
     /// Puts the parts together; [`run`] does the rest.
     #[must_use]
     pub fn new(client: Arc<Client>, socket: Socket, session: Session, options: &ConnectionOptions) -> Self {
-        let clock = Clock::new(options, client.app.options.require_authorized_within);
+        let clock = Clock::new(options, client.app.options().require_authorized_within);
         Self { client, socket, session, clock }
     }
 }

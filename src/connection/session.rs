@@ -178,11 +178,10 @@ impl Session {
         let Some((key, signature)) = auth.split_once(':') else {
             return failed("malformed", "`auth` must be KEY:SIGNATURE".to_owned());
         };
-        let Some(secret) = self.client.app.secret_of(key) else {
-            return failed("unknown_key", "the key in `auth` is none of this app's".to_owned());
-        };
-        if secret.verifies(signed.as_bytes(), signature) {
-            return Ok(());
+        match self.client.app.verifies(key, signed.as_bytes(), signature) {
+            None => return failed("unknown_key", "the key in `auth` is none of this app's".to_owned()),
+            Some(true) => return Ok(()),
+            Some(false) => {}
         }
         let message = format!(
             "wrong signature: it must be the lower-case hex HMAC-SHA256, with the secret of that key, of {signed:?}"
@@ -244,7 +243,7 @@ impl Session {
     fn client_event(&mut self, event: &ClientEvent<'_>) -> Result<Later, String> {
         let app = &self.client.app;
         let limits = app.limits();
-        if !app.options.client_events {
+        if !app.options().client_events {
             return Err("client events are not enabled for this app".to_owned());
         }
         let subscription = self

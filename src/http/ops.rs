@@ -105,7 +105,7 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     }
     metrics::ready(usize::from(parts.is_ready()));
     for app in parts.apps.iter() {
-        let room = parts.hub.node.room(app);
+        let room = parts.hub.node.room(&app);
         let census = room.census();
         let id = || app.id().to_owned();
         metrics::app_connections(id(), room.connections());

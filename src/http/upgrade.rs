@@ -57,7 +57,7 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
     if let Ok((app, _)) = &admitted
         && !parts.hub.cluster.has_place(app).await
     {
-        admitted = Err(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()));
+        admitted = Err(CloseReason::AppConnections(app.options().max_connections.unwrap_or_default()));
     }
     let shortened = |name| parameter(name).unwrap_or_default().chars().take(40).collect::<String>();
     let (client, version) = (shortened("client"), shortened("version"));
@@ -115,7 +115,13 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
     if parts.draining.is_cancelled() {
         client.close(CloseReason::ServerGoingAway);
     }
-    let reason = connection::run(Connection::new(client, socket, session, options)).await;
+    // The app may have been taken out since the client was admitted: whoever takes it out looks for its clients once.
+    if let Some(reason) = client.app.refusal() {
+        client.close(reason);
+    }
+    let connection = Connection::new(client, socket, session, options);
+    drop(parts); // a connection lives longer than a configuration
+    let reason = connection::run(connection).await;
     metrics::connection_closed(reason.label());
     tracing::debug!(%socket_id, reason = reason.label(), "connection ended");
 }
@@ -132,10 +138,10 @@ fn admit(
     if protocol.is_some_and(|version| !matches!(version, "5" | "6" | "7")) {
         return Err(CloseReason::UnsupportedProtocol);
     }
-    if !app.options.enabled {
+    if !app.options().enabled {
         return Err(CloseReason::AppDisabled);
     }
-    if app.options.require_tls && !peer.encrypted {
+    if app.options().require_tls && !peer.encrypted {
         return Err(CloseReason::TlsRequired);
     }
     if !origin_allowed(&app, headers) {
@@ -145,15 +151,15 @@ fn admit(
     let node_is_full = || CloseReason::NodeConnections(parts.config.server.max_connections.unwrap_or_default());
     let on_node = parts.places.clone().map(Semaphore::try_acquire_owned).transpose().map_err(|_| node_is_full())?;
     let permit =
-        app.admit(on_node).ok_or(CloseReason::AppConnections(app.options.max_connections.unwrap_or_default()))?;
+        app.admit(on_node).ok_or(CloseReason::AppConnections(app.options().max_connections.unwrap_or_default()))?;
     Ok((app, permit))
 }
 
 fn origin_allowed(app: &App, headers: &HeaderMap) -> bool {
-    let allowed = &app.options.allowed_origins;
-    let Some(origin) = headers.get(header::ORIGIN) else { return !app.options.require_origin };
+    let options = app.options();
+    let Some(origin) = headers.get(header::ORIGIN) else { return !options.require_origin };
     let Ok(origin) = origin.to_str() else { return false };
-    allowed.is_empty() || super::origin_matches(allowed, origin)
+    options.allowed_origins.is_empty() || super::origin_matches(&options.allowed_origins, origin)
 }
 
 /// The answer to a valid WebSocket request; `None` for any other.

@@ -18,11 +18,14 @@ pub mod queue;
 pub mod remote;
 pub mod users;
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use herald_protocol::client::{ClientEvent, MemberData};
 use herald_protocol::webhook::{WebhookEvent, WebhookKind};
 use herald_protocol::{ChannelKind, ChannelName, CloseReason, SocketId, UserId, server};
@@ -68,10 +71,18 @@ pub struct Census {
 impl Hub {
     /// Says what becomes due on this node: numbers of subscriptions, users who came and went. Runs until it is dropped.
     pub async fn run(&self) {
-        let rooms = self.node.rooms().map(|room| async {
-            tokio::join!(room.users.tell(), room.announce_counts());
-        });
-        futures_util::future::join_all(rooms).await;
+        let (mut running, mut known) = (FuturesUnordered::new(), HashSet::new());
+        loop {
+            for room in self.node.rooms().filter(|room| known.insert(room.app.id().to_owned())) {
+                running.push(async move {
+                    tokio::join!(room.users.tell(), room.announce_counts());
+                });
+            }
+            tokio::select! {
+                () = self.node.opened.notified() => {}
+                Some(()) = running.next() => {}
+            }
+        }
     }
 
     /// Hands an event triggered over HTTP to the subscribers that it is for, on every node.
@@ -124,7 +135,8 @@ impl Hub {
     pub fn client_event(&self, client: &Client, subscription: &Subscription, event: &ClientEvent<'_>) -> Later {
         let (channel, user) = (Arc::clone(&subscription.channel), subscription.user.as_ref());
         let text = server::client_event(&event.event, &channel.name, &event.data, user);
-        let webhooks = self.node.room(&client.app).webhooks.as_ref();
+        let room = self.node.room(&client.app);
+        let webhooks = room.webhooks.as_ref();
         let webhook =
             webhooks.filter(|webhooks| webhooks.want(WebhookKind::ClientEvent)).map(|_| WebhookEvent::ClientEvent {
                 channel: channel.name.clone(),
@@ -197,6 +209,6 @@ impl Hub {
     /// Open connections of all apps on this node.
     #[must_use]
     pub fn total_connections(&self) -> usize {
-        self.node.rooms().map(node::Room::connections).sum()
+        self.node.rooms().map(|room| room.connections()).sum()
     }
 }

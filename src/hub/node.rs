@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
 use dashmap::DashMap;
 use herald_protocol::segment::{USER_CHANNEL, user_channel};
 use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, server};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::bindings::Lately;
 use super::channel::{Arrival, Channel, Delivery, NotPublished};
@@ -24,7 +25,10 @@ use crate::webhooks::{AppWebhooks, Webhooks};
 /// See the module.
 #[derive(Debug)]
 pub struct Node {
-    rooms: HashMap<String, Room>,
+    /// An app that is configured no more keeps its room: its clients are still leaving, and it may come back.
+    rooms: ArcSwap<HashMap<String, Arc<Room>>>,
+    pub(super) opened: Notify,
+    in_cluster: bool,
     arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
     pub(super) lately: Lately,
 }
@@ -55,22 +59,35 @@ impl Node {
     /// Nobody yet, for these apps; their channels are a cluster's, or this node's alone.
     #[must_use]
     pub fn new(apps: &Apps, webhooks: &Webhooks, in_cluster: bool) -> Self {
-        let arrivals = Arc::default();
-        let room = |app: &Arc<App>| Room {
+        let node = Self {
+            rooms: ArcSwap::default(),
+            opened: Notify::new(),
+            in_cluster,
+            arrivals: Arc::default(),
+            lately: Lately::default(),
+        };
+        apps.iter().for_each(|app| node.open(&app, webhooks.of(&app)));
+        node
+    }
+
+    /// Makes the room of an app that is new, before anybody can come.
+    pub fn open(&self, app: &Arc<App>, webhooks: Option<Arc<AppWebhooks>>) {
+        let room = Arc::new(Room {
             app: Arc::clone(app),
             channels: DashMap::new(),
             clients: DashMap::new(),
-            users: Users::new(in_cluster),
-            webhooks: webhooks.of(app),
-            in_cluster,
-            counts: (app.options.subscription_count && !in_cluster).then(DueList::default),
-            arrivals: Arc::clone(&arrivals),
-        };
-        Self {
-            rooms: apps.iter().map(|app| (app.id().to_owned(), room(app))).collect(),
-            arrivals,
-            lately: Lately::default(),
-        }
+            users: Users::new(self.in_cluster),
+            webhooks,
+            in_cluster: self.in_cluster,
+            counts: (!self.in_cluster).then(DueList::default),
+            arrivals: Arc::clone(&self.arrivals),
+        });
+        self.rooms.rcu(|rooms| {
+            let mut rooms = HashMap::clone(rooms);
+            rooms.insert(app.id().to_owned(), Arc::clone(&room));
+            rooms
+        });
+        self.opened.notify_one();
     }
 
     /// Whoever comes to a user's own channel from now on; `None` if they are heard of elsewhere already.
@@ -82,25 +99,35 @@ impl Node {
 
     /// What an app has here.
     #[must_use]
-    pub fn room(&self, app: &App) -> &Room {
-        &self.rooms[app.id()]
+    pub fn room(&self, app: &App) -> Arc<Room> {
+        Arc::clone(&self.rooms.load()[app.id()])
     }
 
     /// The same by the app's id, which another node may have sent.
     #[must_use]
-    pub fn room_of(&self, app: &str) -> Option<&Room> {
-        self.rooms.get(app)
+    pub fn room_of(&self, app: &str) -> Option<Arc<Room>> {
+        self.rooms.load().get(app).cloned()
     }
 
     /// Every app's.
-    pub fn rooms(&self) -> impl Iterator<Item = &Room> {
-        self.rooms.values()
+    pub fn rooms(&self) -> impl Iterator<Item = Arc<Room>> + use<> {
+        self.rooms.load().values().cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    /// Sends the clients of apps away that are configured no more or disabled.
+    pub fn send_away(&self) {
+        for room in self.rooms() {
+            if let Some(reason) = room.app.refusal() {
+                let clients: Vec<_> = room.clients.iter().map(|entry| Arc::clone(&entry)).collect();
+                clients.iter().for_each(|client| client.close(reason.clone()));
+            }
+        }
     }
 
     /// Every open connection.
     #[must_use]
     pub fn clients(&self) -> Vec<Arc<Client>> {
-        self.rooms().flat_map(|room| room.clients.iter().map(|entry| Arc::clone(&entry))).collect()
+        self.rooms().flat_map(|room| room.clients.iter().map(|entry| Arc::clone(&entry)).collect::<Vec<_>>()).collect()
     }
 
     /// Forgets kept events whose time is over.
@@ -195,7 +222,9 @@ impl Room {
 
     /// Puts the channel on the list of those whose number of subscriptions is announced, unless it is there already.
     pub(super) fn count_later(&self, channel: &Arc<Channel>, at: Option<Instant>) {
-        if let (Some(counts), Some(at)) = (&self.counts, at) {
+        if let (Some(counts), Some(at)) = (&self.counts, at)
+            && self.app.options().subscription_count
+        {
             counts.add(at, Arc::clone(channel));
         }
     }

@@ -171,13 +171,13 @@ impl<'a> Token<'a> {
         self.header.kid.as_deref()
     }
 
-    /// Checks it against a key and the rules at the time `now` (Unix seconds).
+    /// Checks it against the keys, of which one must have signed it, and the rules at the time `now` (Unix seconds).
     ///
     /// # Errors
     /// In the order of section 1.4.
-    pub fn verify(self, key: &Key, rules: &Rules, now: f64) -> Result<Identity, TokenError> {
+    pub fn verify(self, keys: &[Key], rules: &Rules, now: f64) -> Result<Identity, TokenError> {
         let signature = self.signature.as_deref().ok_or(TokenError::Signature)?;
-        if !key.verifies(self.algorithm, self.signed.as_bytes(), signature) {
+        if !keys.iter().any(|key| key.verifies(self.algorithm, self.signed.as_bytes(), signature)) {
             return Err(TokenError::Signature);
         }
         let claims = &self.claims;
@@ -326,7 +326,7 @@ mod tests {
                     Some(key) => key,
                     None => set.find(token.key_id(), false).ok_or(TokenError::UnknownKey)?,
                 };
-                token.verify(key, &rules, now)
+                token.verify(std::slice::from_ref(key), &rules, now)
             });
             let reason = verified.as_ref().err().map(ToString::to_string);
             assert_eq!(reason.as_deref(), case["expect"]["reason"].as_str(), "{}", case["name"]);
@@ -372,7 +372,7 @@ mod tests {
             let rules = Rules { profile: Profile::Clerk { template_tokens: true }, ..clerk(&case["options"]) };
             let key = Key::from_pem(case["options"]["jwt_key"].as_str().unwrap()).unwrap();
             let identity =
-                Token::parse(case["token"].as_str().unwrap(), &rules).unwrap().verify(&key, &rules, now).unwrap();
+                Token::parse(case["token"].as_str().unwrap(), &rules).unwrap().verify(&[key], &rules, now).unwrap();
             assert_eq!(identity.session, None, "{name}");
         }
     }

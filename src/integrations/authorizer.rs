@@ -68,12 +68,12 @@ impl Authorizer {
             "claims": identity.claims,
         })
         .to_string();
-        let signature = app.options.secret.sign(body.as_bytes());
+        let (key, signature) = app.sign(body.as_bytes());
         let request = |client: &reqwest::Client| {
             client
                 .post(self.url.clone())
                 .header("content-type", "application/json")
-                .header("x-pusher-key", &app.options.key)
+                .header("x-pusher-key", &key)
                 .header("x-pusher-signature", &signature)
                 .body(body.clone())
         };

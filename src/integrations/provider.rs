@@ -79,8 +79,8 @@ fn oidc(auth: &AuthOptions, issuer: &str, outgoing: &Outgoing) -> (Rules, Keys) 
 /// Where the keys come from.
 #[derive(Debug)]
 enum Keys {
-    /// The configuration: whatever key a token names, it is this one.
-    Configured(Key),
+    /// The configuration: whatever key a token names, it is one of these.
+    Configured(Vec<Key>),
     /// The provider publishes them.
     Published(Box<Jwks>),
 }
@@ -133,10 +133,13 @@ impl Provider {
     /// When it is nobody's, or that cannot be told.
     pub async fn identify(&self, token: &str, now: Duration) -> Result<Identity, NotIdentified> {
         let token = Token::parse(token, &self.rules)?;
-        let key = match &self.keys {
-            Keys::Configured(key) => key.clone(),
-            Keys::Published(keys) => keys.find(token.key_id()).await?.ok_or(TokenError::UnknownKey)?,
-        };
-        Ok(token.verify(&key, &self.rules, now.as_secs_f64())?)
+        let now = now.as_secs_f64();
+        Ok(match &self.keys {
+            Keys::Configured(keys) => token.verify(keys, &self.rules, now)?,
+            Keys::Published(keys) => {
+                let key = keys.find(token.key_id()).await?.ok_or(TokenError::UnknownKey)?;
+                token.verify(&[key], &self.rules, now)?
+            }
+        })
     }
 }

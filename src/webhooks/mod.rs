@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use herald_protocol::webhook::{WebhookEvent, WebhookKind};
 use herald_protocol::{ChannelName, UserId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -41,7 +41,8 @@ pub const LAST_DELIVERIES: Duration = Duration::from_secs(5);
 /// The webhooks of all apps.
 #[derive(Debug)]
 pub struct Webhooks {
-    apps: HashMap<String, Arc<AppWebhooks>>,
+    apps: RwLock<HashMap<String, Arc<AppWebhooks>>>,
+    outgoing: Outgoing,
     folder: PathBuf,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -78,33 +79,38 @@ impl Webhooks {
     /// `folder`.
     #[must_use]
     pub fn start(apps: &Apps, outgoing: &Outgoing, folder: &Path) -> Self {
-        let configured = apps.iter().filter(|app| !app.options.webhooks.is_empty());
-        let started = configured.map(|app| (app.id().to_owned(), Arc::new(AppWebhooks::new(app, outgoing))));
         let webhooks = Self {
-            apps: started.collect(),
+            apps: RwLock::default(),
+            outgoing: outgoing.clone(),
             folder: folder.to_owned(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
         };
+        apps.iter().for_each(|app| webhooks.add(&app));
         webhooks.offer_again(&undelivered::take(folder));
-        for receiver in webhooks.receivers() {
-            receiver.start(&webhooks.tasks, &webhooks.stop);
-        }
-        for app in webhooks.apps.values() {
-            let (timed, stopped) = (Arc::clone(app), webhooks.stop.clone());
-            webhooks.tasks.spawn(async move {
-                while let Some(due) = stopped.run_until_cancelled(timed.due.next()).await {
-                    timed.settle(due);
-                }
-            });
-        }
         webhooks
+    }
+
+    /// Those of an app that is new, if it has any.
+    pub fn add(&self, app: &Arc<App>) {
+        if app.options().webhooks.is_empty() {
+            return;
+        }
+        let webhooks = Arc::new(AppWebhooks::new(app, &self.outgoing));
+        webhooks.receivers.iter().for_each(|receiver| receiver.start(&self.tasks, &self.stop));
+        let (timed, stopped) = (Arc::clone(&webhooks), self.stop.clone());
+        self.tasks.spawn(async move {
+            while let Some(due) = stopped.run_until_cancelled(timed.due.next()).await {
+                timed.settle(due);
+            }
+        });
+        self.apps.write().insert(app.id().to_owned(), webhooks);
     }
 
     /// Those of an app, if it has any.
     #[must_use]
     pub fn of(&self, app: &App) -> Option<Arc<AppWebhooks>> {
-        self.apps.get(app.id()).cloned()
+        self.apps.read().get(app.id()).cloned()
     }
 
     /// Events that wait for their delivery.
@@ -133,14 +139,14 @@ impl Webhooks {
     }
 
     fn settle_all(&self) {
-        for webhooks in self.apps.values() {
+        for webhooks in self.apps.read().values() {
             webhooks.due.take_all().into_iter().for_each(|due| webhooks.settle(due));
         }
     }
 
     fn write_undelivered(&self) {
         let mut left = Vec::new();
-        for (app, webhooks) in &self.apps {
+        for (app, webhooks) in &*self.apps.read() {
             webhooks.receivers.iter().for_each(|receiver| left.extend(receiver.take_undelivered(app)));
         }
         if left.is_empty() {
@@ -162,10 +168,11 @@ impl Webhooks {
     fn offer_again(&self, events: &[Undelivered]) {
         let (mut again, mut unwanted, mut too_old) = (0_u64, 0_u64, 0_u64);
         let now = now_ms();
+        let apps = self.apps.read();
         for event in events {
             let about = event.about();
             let wanted = about.as_ref().and_then(|about| {
-                let receivers = &self.apps.get(&event.app)?.receivers;
+                let receivers = &apps.get(&event.app)?.receivers;
                 Some((receivers.iter().find(|receiver| receiver.still_wants(event, about))?, about))
             });
             match wanted {
@@ -185,14 +192,16 @@ impl Webhooks {
         }
     }
 
-    fn receivers(&self) -> impl Iterator<Item = &Arc<Receiver>> {
-        self.apps.values().flat_map(|webhooks| &webhooks.receivers)
+    fn receivers(&self) -> impl Iterator<Item = Arc<Receiver>> + use<> {
+        let apps = self.apps.read();
+        apps.values().flat_map(|webhooks| &webhooks.receivers).cloned().collect::<Vec<_>>().into_iter()
     }
 }
 
 impl AppWebhooks {
-    fn new(app: &App, outgoing: &Outgoing) -> Self {
-        let receivers = app.options.webhooks.iter().filter_map(|options| Receiver::new(app, options, outgoing));
+    fn new(app: &Arc<App>, outgoing: &Outgoing) -> Self {
+        let options = app.options();
+        let receivers = options.webhooks.iter().filter_map(|options| Receiver::new(app, options, outgoing));
         Self { receivers: receivers.map(Arc::new).collect(), transitions: Mutex::default(), due: DueList::default() }
     }
 

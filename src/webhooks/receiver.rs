@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use herald_protocol::Secret;
 use herald_protocol::webhook::{self, WebhookEvent, WebhookKind};
 use parking_lot::Mutex;
 use rand::RngExt as _;
@@ -58,8 +57,7 @@ pub struct Receiver {
     url: Url,
     /// The same, as receipts name it.
     address: Arc<str>,
-    key: String,
-    secret: Secret,
+    app: Arc<App>,
     headers: HeaderMap,
     service: Arc<Service>,
     lanes: [Lane; LANES],
@@ -112,7 +110,7 @@ impl Load {
 impl Receiver {
     /// A receiver of an app's webhooks; `None` if it has no address.
     #[must_use]
-    pub fn new(app: &App, options: &WebhookOptions, outgoing: &Outgoing) -> Option<Self> {
+    pub fn new(app: &Arc<App>, options: &WebhookOptions, outgoing: &Outgoing) -> Option<Self> {
         let header = |(name, value): (&String, &String)| {
             Some((name.parse::<HeaderName>().ok()?, value.parse::<HeaderValue>().ok()?))
         };
@@ -120,8 +118,7 @@ impl Receiver {
         Some(Self {
             address: url.as_str().into(),
             url,
-            key: app.options.key.clone(),
-            secret: app.options.secret.clone(),
+            app: Arc::clone(app),
             headers: options.headers.iter().filter_map(header).collect(),
             options: options.clone(),
             service: outgoing.service_that_opens("webhooks", BREAKER),
@@ -291,7 +288,7 @@ impl Receiver {
 
     /// Where it is and whose: user, path and query may hold a token.
     fn name(&self) -> String {
-        format!("{} of the app with key {}", self.url.origin().ascii_serialization(), self.key)
+        format!("{} of the app with key {}", self.url.origin().ascii_serialization(), self.app.options().key)
     }
 
     async fn run(&self, lane: &Lane) {
@@ -331,12 +328,11 @@ impl Receiver {
         let Some(give_up_at) = batch.iter().map(|event| event.give_up_at).max() else { return };
         let jsons: Vec<&str> = batch.iter().map(|event| &*event.json).collect();
         let body = webhook::body(first.time_ms, &jsons);
-        let signature = self.secret.sign(body.as_bytes());
         let delivery = first.delivery.as_deref().unwrap_or_default();
         let ids = batch.iter().map(|event| &*event.id).collect::<Vec<_>>().join(",");
         let mut pause = FIRST_PAUSE;
         for attempt in 1_u32.. {
-            let Err(why) = self.attempt(&body, &signature, delivery, &ids).await else {
+            let Err(why) = self.attempt(&body, delivery, &ids).await else {
                 return metrics::webhook_sent("delivered");
             };
             if Instant::now() >= give_up_at {
@@ -366,14 +362,15 @@ impl Receiver {
     }
 
     /// Tries once, as soon as the receiver may be tried.
-    async fn attempt(&self, body: &str, signature: &str, delivery: &str, ids: &str) -> Result<(), String> {
+    async fn attempt(&self, body: &str, delivery: &str, ids: &str) -> Result<(), String> {
+        let (key, signature) = self.app.sign(body.as_bytes());
         let request = |client: &Client| {
             client
                 .post(self.url.clone())
                 .headers(self.headers.clone())
                 .header("content-type", "application/json")
-                .header("x-pusher-key", &self.key)
-                .header("x-pusher-signature", signature)
+                .header("x-pusher-key", &key)
+                .header("x-pusher-signature", &signature)
                 .header("x-herald-delivery", delivery)
                 .header("x-herald-event-ids", ids)
                 .body(body.to_owned())

@@ -17,6 +17,13 @@ fn key(member: &str) -> String {
     vectors["test_keys"]["a"][member].as_str().unwrap().to_owned()
 }
 
+/// The public key `a`, which signs the tokens of this file, or `b`.
+#[allow(dead_code, reason = "shared with the tests of operation, which ask for both")]
+pub(crate) fn pem(name: &str) -> String {
+    let vectors: Value = serde_json::from_str(include_str!("../vectors/clerk_jwt.json")).unwrap();
+    vectors["test_keys"][name]["test_public_key_pem"].as_str().unwrap().to_owned()
+}
+
 /// What makes a server know the tokens of this file.
 pub(crate) fn auth(more: &str) -> String {
     format!(

@@ -77,7 +77,9 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 13] = [
+    const ANY_TEXT: [&str; 15] = [
+        "HERALD_APP_OTHER_SECRET",
+        "HERALD_CLUSTER_REDIS_PASSWORD",
         "HERALD_AUTH_USER_INFO_METADATA",
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",

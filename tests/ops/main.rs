@@ -11,14 +11,21 @@ mod addresses;
 mod commands;
 mod configuration;
 mod credentials;
+mod env_files;
 mod health;
 mod keys;
 mod log;
 mod metrics;
 mod process;
+mod proxies;
+mod reload;
+mod rotation;
 mod shutdown;
 mod socket;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]
 #[path = "../blackbox/support/mod.rs"]
 mod support;
 mod tls;
+#[allow(dead_code, reason = "shared with the tests of inboxes, which use the rest")]
+#[path = "../inbox/user.rs"]
+mod user;

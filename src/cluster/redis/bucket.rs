@@ -133,8 +133,8 @@ impl Bucket {
 
     /// Notes that the connections of all apps that are counted here have to be told.
     pub(super) fn note_connections(&self) {
-        let apps = self.common.node.rooms().map(|room| room.app.id());
-        apps.filter(|app| self.keys.hold(app, "")).for_each(|app| self.changes.connections(app));
+        let rooms = self.common.node.rooms().filter(|room| self.keys.hold(room.app.id(), ""));
+        rooms.for_each(|room| self.changes.connections(room.app.id()));
     }
 
     /// Runs a script; `arguments` adds them behind the bucket's keys.
@@ -185,7 +185,7 @@ impl Bucket {
             };
             return self.tell(link, &topic, &message).await.map(|()| Some(0));
         }
-        let ttl = if kept { app.options.cache_ttl.as_millis() } else { 0 };
+        let ttl = if kept { app.options().cache_ttl.as_millis() } else { 0 };
         let (request, position) = event.once.map_or((String::new(), 0), |(scope, position)| (hex(&scope), position));
         let published = self.script::<i64>(link, &self.common.scripts.publish, |call| {
             call.arg(app.id()).arg(event.channel.as_str()).arg(header).arg(text);

@@ -108,7 +108,7 @@ async fn hand_on(
         match topic {
             Topic::Channel(app, channel) => {
                 if let Some(room) = bucket.common.node.room_of(&app) {
-                    of_channel(bucket, room, &channel, node, message).await;
+                    of_channel(bucket, &room, &channel, node, message).await;
                 }
             }
             Topic::User(app, user) => {
@@ -140,7 +140,7 @@ async fn of_channel(bucket: &Bucket, room: &Room, channel: &ChannelName, node: &
         // This node has delivered its own events already.
         Message::Event { origin, .. } if origin == node => {}
         Message::Event { except, number, rev, text, .. } => {
-            let ttl = room.app.options.cache_ttl;
+            let ttl = room.app.options().cache_ttl;
             let keep = (number > 0).then_some(Keep { data: "", ttl, number });
             let delivery = Delivery { except, keep, rev, ..Delivery::default() };
             if room.fan_out(channel, || Frame::text(text), delivery).await == Err(Overloaded) {

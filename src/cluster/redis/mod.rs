@@ -172,7 +172,7 @@ impl Cluster for Redis {
             Err(_) if self.answers_alone() => 0,
             Err(away) => return Err(away.into()),
         };
-        let keep = (number > 0).then_some(Keep { data: "", ttl: app.options.cache_ttl, number });
+        let keep = (number > 0).then_some(Keep { data: "", ttl: app.options().cache_ttl, number });
         let frame = || Frame::text(&text);
         let delivery = Delivery { except: event.except, keep, rev: event.rev, ..Delivery::default() };
         Ok(self.common.node.room(app).fan_out(event.channel, frame, delivery).await?)
@@ -281,7 +281,7 @@ impl Cluster for Redis {
     }
 
     async fn has_place(&self, app: &App) -> bool {
-        let Some(limit) = app.options.max_connections else { return true };
+        let Some(limit) = app.options().max_connections else { return true };
         let bucket = self.of_app(app);
         let Ok(link) = bucket.link() else { return true }; // this node's own count holds while Redis is away
         let asked = bucket.script::<u8>(&link, &self.common.scripts.connections, |call| {

@@ -135,7 +135,7 @@ async fn reap(bucket: &Bucket, link: &Link, dead: &str) -> Result<(), Ended> {
         if room.webhooks.is_some() {
             wants.push(format!("h:{}", room.app.id()));
         }
-        if room.app.options.subscription_count {
+        if room.app.options().subscription_count {
             wants.push(format!("c:{}", room.app.id()));
         }
     }
@@ -185,7 +185,7 @@ struct Deliveries {
 impl Drop for Deliveries {
     fn drop(&mut self) {
         self.common.owned.fetch_sub(1, Ordering::Relaxed);
-        let webhooks = self.common.node.rooms().filter_map(|room| room.webhooks.as_ref());
+        let webhooks = self.common.node.rooms().filter_map(|room| room.webhooks.clone());
         webhooks.for_each(|webhooks| webhooks.forget_handed_over(&self.done));
     }
 }
@@ -241,7 +241,7 @@ impl Deliveries {
         let mut open = HashSet::new();
         let (app, channel) = (field("app"), field("channel"));
         let (Some(webhooks), Ok(kind), Ok(time_ms)) = (
-            self.common.node.room_of(&app).and_then(|room| room.webhooks.as_ref()),
+            self.common.node.room_of(&app).and_then(|room| room.webhooks.clone()),
             field("kind").parse::<WebhookKind>(),
             field("time").parse(),
         ) else {

@@ -191,7 +191,7 @@ impl Registry {
             let wanted = Wanted { count: held.count, users, ..Wanted::default() };
             async move {
                 let Some(room) = bucket.common.node.room_of(app) else { return Ok(()) };
-                tell(bucket, link, room, channel, &wanted, true).await.map(|_| ())
+                tell(bucket, link, &room, channel, &wanted, true).await.map(|_| ())
             }
         });
         let calls: Vec<_> = calls.collect();
@@ -277,7 +277,7 @@ impl Registry {
             };
             held.will_be(&wanted);
             calls.push(async move {
-                let answer = tell(bucket, link, room, name, &wanted, false).await;
+                let answer = tell(bucket, link, &room, name, &wanted, false).await;
                 (key, room, found, wanted, answer)
             });
         }
@@ -305,7 +305,7 @@ impl Registry {
             if missed {
                 bucket.changes.missed(&key.0, &key.1);
             }
-            if wanted.is_awaited && room.app.options.subscription_count {
+            if wanted.is_awaited && room.app.options().subscription_count {
                 bucket.changes.channel(&key.0, &key.1, false); // who was let in just now is told the number, too
             }
         }
@@ -439,7 +439,7 @@ async fn tell(
         ('q', quietly),
         ('p', is_presence),
         ('l', wanted.list),
-        ('c', room.app.options.subscription_count && !is_presence && !quietly && !wanted.is_awaited),
+        ('c', room.app.options().subscription_count && !is_presence && !quietly && !wanted.is_awaited),
         ('n', wanted.has_newcomers),
         ('k', wanted.kept),
     ]
@@ -472,7 +472,7 @@ fn confirmed((epoch, seq, refused, list, kept): Answer) -> Confirmed {
 
 async fn tell_connections(bucket: &Bucket, link: &Link, apps: &HashSet<String>) -> Result<(), Ended> {
     let calls = apps.iter().filter_map(|app| bucket.common.node.room_of(app)).map(|room| {
-        bucket.script::<u8>(link, &bucket.common.scripts.connections, |call| {
+        bucket.script::<u8>(link, &bucket.common.scripts.connections, move |call| {
             call.arg(&link.node).arg(room.app.id()).arg(room.app.connections()).arg(-1);
         })
     });

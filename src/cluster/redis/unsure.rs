@@ -76,7 +76,7 @@ impl Unsure {
             let asked = was_published(bucket, link, &unsure).await;
             let number = asked.inspect_err(|_| self.published.lock().push_front(unsure.clone()))?;
             let (Some(number), Some(room)) = (number, bucket.common.node.room_of(&unsure.app)) else { continue };
-            let keep = (number > 0).then_some(Keep { data: "", ttl: room.app.options.cache_ttl, number });
+            let keep = (number > 0).then_some(Keep { data: "", ttl: room.app.options().cache_ttl, number });
             let frame = || Frame::text(&unsure.text);
             let delivery = Delivery { except: unsure.except, keep, ..Delivery::default() };
             if room.fan_out(&unsure.channel, frame, delivery).await.is_err() {

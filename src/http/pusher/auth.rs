@@ -164,7 +164,7 @@ fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, A
             parts.apps.by_key(&key).ok_or(AuthError::UnknownKey)?
         }
     };
-    if app.options.enabled { Ok(app) } else { Err(ApiError::AppDisabled(app.id().to_owned())) }
+    if app.options().enabled { Ok(app) } else { Err(ApiError::AppDisabled(app.id().to_owned())) }
 }
 
 /// A query whose signature is right; whether the body is the one that was signed remains to be seen.
@@ -217,13 +217,15 @@ pub fn check(
     if version != "1.0" {
         return Err(malformed("auth_version", "1.0"));
     }
-    let secret = app.secret_of(key).ok_or(AuthError::UnknownKey)?;
+    if !app.has_key(key) {
+        return Err(AuthError::UnknownKey);
+    }
     let difference = now.abs_diff(timestamp);
     if difference > WINDOW_SECONDS {
         return Err(AuthError::Expired { difference, now });
     }
     let signed = request_string(method, path, parameters.iter().map(|(key, value)| (&**key, &**value)));
-    if !secret.verifies(signed.as_bytes(), signature) {
+    if app.verifies(key, signed.as_bytes(), signature) != Some(true) {
         return Err(AuthError::WrongSignature { signed });
     }
     Ok(Authorized { parameters: Parameters::new(&parameters), body_md5: md5.map(str::to_owned) })

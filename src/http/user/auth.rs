@@ -132,8 +132,8 @@ pub async fn user(State(parts): State<Arc<Parts>>, request: Request) -> Result<R
     let limit = app.limits().presence_user_info;
     let user_info = user_info(&identity, known.as_ref(), &parts.config.auth.user_info_metadata, limit);
     let user_data = json!({ "id": identity.user, "user_info": user_info }).to_string();
-    let signature = app.options.secret.sign(user_string(form.socket_id, &user_data).as_bytes());
-    Ok(answer(SignIn { auth: format!("{}:{signature}", app.options.key), user_data }))
+    let (key, signature) = app.sign(user_string(form.socket_id, &user_data).as_bytes());
+    Ok(answer(SignIn { auth: format!("{key}:{signature}"), user_data }))
 }
 
 /// A request whose user is known.
@@ -251,7 +251,8 @@ async fn authorization(parts: &Parts, asked: &Asked, name: &str) -> Result<Autho
     } else {
         None
     };
-    let auth = format!("{}:{}", app.options.key, app.options.secret.sign(signed.as_bytes()));
+    let (key, signature) = app.sign(signed.as_bytes());
+    let auth = format!("{key}:{signature}");
     Ok(Authorization { auth, channel_data, shared_secret })
 }
 

@@ -113,7 +113,7 @@ pub fn app(parts: &Parts, head: &request::Parts, in_body: Option<&str>) -> Resul
         Some(name) => parts.apps.by_id(&name).or_else(|| parts.apps.by_key(&name)).ok_or(Fault::UnknownApp)?,
         None => parts.apps.only().ok_or(Fault::AppRequired)?,
     };
-    if app.options.enabled { Ok(app) } else { Err(Fault::Forbidden("the app is disabled".to_owned())) }
+    if app.options().enabled { Ok(app) } else { Err(Fault::Forbidden("the app is disabled".to_owned())) }
 }
 
 /// The token of a request.
