@@ -11,6 +11,7 @@ use crate::apps::Apps;
 use crate::config::Config;
 use crate::http::fault::Fault;
 use crate::hub::Hub;
+use crate::integrations::cloudinary::Cloudinary;
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::notifications::Notifications;
@@ -32,6 +33,8 @@ pub struct Parts {
     pub outgoing: Outgoing,
     /// Who says who users are, if anybody does.
     pub identity: Option<Provider>,
+    /// Where users' files are, if anywhere.
+    pub cloudinary: Option<Arc<Cloudinary>>,
     /// The inboxes, unless their database could not be opened.
     pub notifications: Option<Notifications>,
     /// The clients' tasks.

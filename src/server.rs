@@ -21,6 +21,8 @@ use crate::config::{Config, TokenOptions};
 use crate::http::{self, ops};
 use crate::hub::{Hub, Node};
 use crate::integrations::clerk::sessions::Sessions;
+use crate::integrations::cloudinary::Cloudinary;
+use crate::integrations::cloudinary::destroy::Destroyer;
 use crate::integrations::provider::Provider;
 use crate::limits::Attempts;
 use crate::listener::{Listener, Serving};
@@ -101,6 +103,11 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     {
         notifications.recheck(Sessions::new(&config.auth.api_url, secret, every, &outgoing));
     }
+    let cloudinary = Cloudinary::new(&config, &outgoing).map(Arc::new);
+    if let (Some(notifications), Some(cloudinary)) = (&notifications, &cloudinary) {
+        let store = Arc::clone(&notifications.store);
+        notifications.work(Destroyer { cloudinary: Arc::clone(cloudinary), store });
+    }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();
     }
@@ -114,6 +121,7 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
         draining: CancellationToken::new(),
         outgoing,
         identity,
+        cloudinary,
         notifications,
         ready: AtomicBool::new(true),
         config,

@@ -92,7 +92,7 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 34] = [
+const ROUTES: [(&str, &str); 39] = [
     ("/openapi.json", "openapi"),
     ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
@@ -108,6 +108,11 @@ const ROUTES: [(&str, &str); 34] = [
     ("/v1/users/{user_id}/topics", "user_topics"),
     ("/v1/users/{user_id}/topics/{topic}", "user_topic"),
     ("/webhooks/clerk", "clerk_webhook"),
+    ("/webhooks/cloudinary", "cloudinary_webhook"),
+    ("/v1/files", "files"),
+    ("/v1/files/signature", "file_signature"),
+    ("/cloudinary/signature", "file_signature"),
+    ("/v1/files/{id}", "file"),
     ("/v1/inbox", "inbox"),
     ("/v1/inbox/counts", "inbox_counts"),
     ("/v1/inbox/changes", "inbox_changes"),

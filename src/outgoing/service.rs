@@ -74,10 +74,24 @@ pub enum CallError {
     TimedOut(Duration),
     /// It could not be reached, or ended the connection.
     #[error("it cannot be reached: {0}")]
-    Unreachable(String),
+    Unreachable(Unreached),
     /// The answer is longer than any that makes sense.
     #[error("its answer has more than {0} bytes")]
     TooLarge(usize),
+}
+
+/// Where the way to a service ends. The text is the innermost of what went wrong: it says most, and no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unreached {
+    /// Its name leads nowhere.
+    #[error("{0}")]
+    Name(String),
+    /// It is not who it should be, or speaks no TLS.
+    #[error("{0}")]
+    Tls(String),
+    /// There is no connection, or it ended.
+    #[error("{0}")]
+    Other(String),
 }
 
 impl Service {
@@ -207,13 +221,13 @@ impl Service {
 
 /// What cannot be built, or may not be sent, is our fault and not the service's.
 fn build(request: RequestBuilder) -> Result<Request, CallError> {
-    let request = request.build().map_err(|error| CallError::Unreachable(cause(&error)))?;
-    address::check_url(request.url()).map_err(|error| CallError::Unreachable(error.to_string()))?;
+    let request = request.build().map_err(|error| CallError::Unreachable(unreached(&error)))?;
+    address::check_url(request.url()).map_err(|error| CallError::Unreachable(Unreached::Other(error.to_string())))?;
     Ok(request)
 }
 
 async fn receive(client: &Client, request: Request, most: usize) -> Result<Answer, CallError> {
-    let unreachable = |error: reqwest::Error| CallError::Unreachable(cause(&error));
+    let unreachable = |error: reqwest::Error| CallError::Unreachable(unreached(&error));
     let mut response = client.execute(request).await.map_err(unreachable)?;
     let mut body = Vec::new();
     while most > 0
@@ -243,13 +257,27 @@ fn pause(attempt: u32) -> Duration {
     most.mul_f64(rand::rng().random_range(0.0..1.0))
 }
 
-/// The innermost of what went wrong: it says most, and no address.
-fn cause(error: &reqwest::Error) -> String {
+fn unreached(error: &reqwest::Error) -> Unreached {
     let mut cause: &dyn std::error::Error = error;
+    let (mut is_name, mut is_tls) = (false, false);
     while let Some(inner) = cause.source() {
         cause = inner;
+        is_name |= cause.to_string() == "dns error"; // its type is nobody's but the client's
+        is_tls |= is_of_tls(cause);
     }
-    if std::ptr::addr_eq(cause, error) { "the request is not right".to_owned() } else { cause.to_string() }
+    let is_told = !std::ptr::addr_eq(cause, error);
+    let text = if is_told { cause.to_string() } else { "the request is not right".to_owned() };
+    match (is_name, is_tls) {
+        (true, _) => Unreached::Name(text),
+        (false, true) => Unreached::Tls(text),
+        (false, false) => Unreached::Other(text),
+    }
+}
+
+/// An error of TLS, as such or within those of the connection, which say nothing of what is in them.
+fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_of_tls(inner))
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod clerk;
 mod creating;
 mod database;
 mod dispatching;
+mod files;
 mod keys;
 mod live;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]

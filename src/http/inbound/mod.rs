@@ -1,6 +1,7 @@
 //! Third parties' webhooks: verified over the raw bytes, noted and applied in one transaction, answered after it.
 
 pub mod clerk;
+pub mod cloudinary;
 
 use std::sync::Arc;
 
@@ -8,6 +9,7 @@ use axum::Router;
 use axum::routing::post;
 
 use crate::config::Config;
+use crate::integrations::cloudinary::Account;
 use crate::parts::Parts;
 
 /// The routes; each exists where its secret is configured.
@@ -17,6 +19,11 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
     if config.auth.webhook_secret.is_some() {
         for alias in ["", "/api"] {
             router = router.route(&format!("{prefix}{alias}/webhooks/clerk"), post(clerk::receive));
+        }
+    }
+    if Account::of(&config.integrations.cloudinary).is_some() {
+        for alias in ["", "/api"] {
+            router = router.route(&format!("{prefix}{alias}/webhooks/cloudinary"), post(cloudinary::receive));
         }
     }
     router

@@ -5,6 +5,8 @@
 pub mod auth;
 pub mod caller;
 pub mod cookies;
+mod cursor;
+pub mod files;
 pub mod form;
 pub mod inbox;
 pub mod preferences;
@@ -18,6 +20,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 
 use super::fault::Fault;
 use crate::config::Config;
+use crate::integrations::cloudinary::Account;
 use crate::parts::Parts;
 
 /// How long a browser need not ask again which requests are allowed.
@@ -33,6 +36,16 @@ pub fn routes(config: &Config) -> Router<Arc<Parts>> {
         router = router
             .route(&format!("{prefix}{alias}/pusher/auth"), post(auth::channel).fallback(only("POST, OPTIONS")))
             .route(&format!("{prefix}{alias}/pusher/user-auth"), post(auth::user).fallback(only("POST, OPTIONS")));
+    }
+    if Account::of(&config.integrations.cloudinary).is_some() {
+        for path in ["/v1/files/signature", "/api/cloudinary/signature"] {
+            router = router.route(&format!("{prefix}{path}"), post(files::sign).fallback(only("POST, OPTIONS")));
+        }
+        let all = get(files::list).post(files::report);
+        router = router.route(&format!("{prefix}/v1/files"), all.fallback(only("GET, POST, OPTIONS"))).route(
+            &format!("{prefix}/v1/files/{{id}}"),
+            axum::routing::delete(files::delete).fallback(only("DELETE, OPTIONS")),
+        );
     }
     let item = get(inbox::show).patch(inbox::change).delete(inbox::delete);
     router
