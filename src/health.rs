@@ -30,6 +30,8 @@ const CHECK: Duration = Duration::from_secs(2);
 const WITHIN: Duration = Duration::from_secs(3);
 /// How long an answer counts.
 const FRESH: Duration = Duration::from_secs(30);
+/// The same, of those who count how often they are asked.
+const FRESH_OF_OTHERS: Duration = Duration::from_secs(60);
 
 /// What is looked at, in the order in which it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ pub enum Service {
     Pusher,
     /// The identity provider's keys.
     Clerk,
+    /// Where users' files are.
+    Cloudinary,
     /// Users and notifications.
     Database,
     /// What joins the nodes.
@@ -46,7 +50,7 @@ pub enum Service {
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Pusher, Self::Clerk, Self::Database, Self::Redis];
+    pub const ALL: [Self; 5] = [Self::Pusher, Self::Clerk, Self::Cloudinary, Self::Database, Self::Redis];
 
     /// Its name in answers and in the configuration.
     #[must_use]
@@ -54,13 +58,17 @@ impl Service {
         match self {
             Self::Pusher => "pusher",
             Self::Clerk => "clerk",
+            Self::Cloudinary => "cloudinary",
             Self::Database => "database",
             Self::Redis => "redis",
         }
     }
 
     const fn fresh_for(self) -> Duration {
-        FRESH
+        match self {
+            Self::Cloudinary => FRESH_OF_OTHERS,
+            Self::Pusher | Self::Clerk | Self::Database | Self::Redis => FRESH,
+        }
     }
 }
 
@@ -169,6 +177,10 @@ async fn check(service: Service, parts: Arc<Parts>) -> Outcome {
                 Err((problem, false)) => Outcome::down(problem.code()),
             },
         },
+        Service::Cloudinary => match &parts.cloudinary {
+            None => Outcome::NOT_CONFIGURED,
+            Some(cloudinary) => of_call(cloudinary.ping().await),
+        },
         Service::Database => database(&parts).await,
         Service::Redis => match parts.hub.cluster.ping().await {
             None => Outcome::NOT_CONFIGURED,
@@ -198,8 +210,7 @@ async fn database(parts: &Parts) -> Outcome {
 }
 
 /// What a third party's answer to a harmless question means: one that wants to be left alone serves.
-#[must_use]
-pub fn of_call(asked: Result<(), CallProblem>) -> Outcome {
+fn of_call(asked: Result<(), CallProblem>) -> Outcome {
     match asked.map_err(|problem| problem.code()) {
         Ok(()) => Outcome::OK,
         Err("rate_limited") => Outcome::degraded("rate_limited"),

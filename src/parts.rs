@@ -13,6 +13,7 @@ use crate::config::{Config, Listen};
 use crate::health::Health;
 use crate::http::fault::Fault;
 use crate::hub::Hub;
+use crate::integrations::cloudinary::Cloudinary;
 use crate::integrations::provider::Provider;
 use crate::limits::Callers;
 use crate::notifications::Notifications;
@@ -38,6 +39,8 @@ pub struct Parts {
     pub listening: Listen,
     /// How what Herald works with was when it was last asked.
     pub health: Arc<Health>,
+    /// Where users' files are, if anywhere.
+    pub cloudinary: Option<Arc<Cloudinary>>,
     /// The inboxes, unless their database could not be opened.
     pub notifications: Option<Arc<Notifications>>,
     /// The clients' tasks.

@@ -21,6 +21,8 @@ use crate::config::{Config, Loaded, TokenOptions};
 use crate::health::Health;
 use crate::hub::{Hub, Node};
 use crate::integrations::clerk::sessions::Sessions;
+use crate::integrations::cloudinary::Cloudinary;
+use crate::integrations::cloudinary::destroy::Destroyer;
 use crate::integrations::provider::Provider;
 use crate::limits::Callers;
 use crate::listener::{Listener, Serving};
@@ -105,6 +107,11 @@ pub async fn run(loaded: Loaded, again: Again, welcome: impl FnOnce(&str)) -> an
     {
         notifications.recheck(Sessions::new(&config.auth.api_url, secret, every, &outgoing));
     }
+    let cloudinary = Cloudinary::new(&config, &outgoing).map(Arc::new);
+    if let (Some(notifications), Some(cloudinary)) = (&notifications, &cloudinary) {
+        let store = Arc::clone(&notifications.store);
+        notifications.work(Destroyer { cloudinary: Arc::clone(cloudinary), store });
+    }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();
     }
@@ -120,6 +127,7 @@ pub async fn run(loaded: Loaded, again: Again, welcome: impl FnOnce(&str)) -> an
         draining: CancellationToken::new(),
         outgoing,
         identity,
+        cloudinary,
         notifications: notifications.map(Arc::new),
         ready: Arc::new(AtomicBool::new(true)),
         config,

@@ -15,12 +15,14 @@ use ipnet::IpNet;
 use toml::Value;
 use url::Url;
 
+use super::cloudinary_url::CloudinaryUrl;
 use super::database_url::{DatabaseUrl, Pooler};
 use super::redis_url::RedisUrl;
 use crate::health;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
+use crate::integrations::cloudinary::signature::Digest;
 use crate::integrations::standard_webhooks::Secrets;
 use crate::limits::Quota;
 use crate::notifications::topics::TopicPattern;
@@ -388,6 +390,60 @@ AppAddress: Url, "the https:// URL of an address of the app's own",
     let url: Url = text.parse().ok()?;
     (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then_some(url)
 }, ToString::to_string }
+
+text_kind! { /// Where something is found, to put a path behind.
+PublicAddress: String, "an https:// URL without a slash at its end, without parameters, a name and a password",
+|text| {
+    let url: Url = text.parse().ok()?;
+    let is_plain = url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain && !text.ends_with('/') && !text.contains('&'))
+        .then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// An account of Cloudinary's.
+CloudName: String, "1 to 64 letters, digits, _ and -", |text| is_word(text, b"_-").then(|| text.to_owned()), String::clone }
+
+text_kind! { /// A named set of rules for uploads.
+PresetOrOff: Option<String>, "1 to 64 letters, digits, spaces, _, - and ., or \"off\"",
+|text| if text == "off" { Some(None) } else { is_word(text, b"_-. ").then(|| Some(text.to_owned())) },
+|preset| preset.clone().unwrap_or_else(|| "off".to_owned()) }
+
+text_kind! { /// What the name of a file ends with.
+FileEnding: String, "an ending such as jpg, 1 to 64 letters and digits", |text| is_word(text, b"").then(|| text.to_owned()), String::clone }
+
+text_kind! { /// What is made of a file.
+Transformations: String, "transformations such as c_thumb,w_200, with | between, without & and spaces",
+|text| {
+    let is_one = (1..=1_024).contains(&text.len()) && !text.chars().any(|char| char == '&' || char.is_whitespace() || char.is_control());
+    is_one.then(|| text.to_owned())
+}, String::clone }
+
+text_kind! { /// The digest of an account's signatures.
+SignatureAlgorithm: Digest, "sha1 or sha256",
+|text| Digest::ALL.into_iter().find(|digest| digest.as_str() == text), |digest| digest.as_str().to_owned() }
+
+/// An account of Cloudinary's with its secret; never shown.
+#[derive(Debug)]
+pub struct CloudinaryAddress;
+
+impl Kind for CloudinaryAddress {
+    type Value = CloudinaryUrl;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "cloudinary://API_KEY:API_SECRET@CLOUD_NAME, as Cloudinary's console shows it".to_owned()
+    }
+    fn read(value: &Value) -> Option<CloudinaryUrl> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<CloudinaryUrl> {
+        CloudinaryUrl::parse(text)
+    }
+    fn write(_: &CloudinaryUrl) -> Option<String> {
+        Some("\"***\"".to_owned())
+    }
+}
 
 text_kind! { /// Where keys are published.
 KeysAddress: String, "the https:// URL of a JSON Web Key Set",

@@ -4,6 +4,7 @@
 //! [`section`] gathers everything that is wrong before anybody is told, [`environment`] knows the names that people bring from elsewhere,
 //! [`env_file`] reads an app's `.env`, [`document`] writes the pages. Nothing else in Herald reads the environment.
 
+pub mod cloudinary_url;
 mod database_url;
 pub mod document;
 pub mod env_file;
@@ -23,13 +24,14 @@ use toml::Table;
 pub use database_url::{DatabaseUrl, Pooler};
 pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_type_pattern};
 pub use options::{
-    AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions,
-    IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions,
-    ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
+    AppOptions, AuthOptions, CloudinaryOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions,
+    DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions,
+    RuleOptions, ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 pub use section::Written;
 
+use crate::integrations::cloudinary::Account;
 use environment::{EnvFile, Environment};
 use section::{Place, Problem, Reader, Section as _, nearest};
 
@@ -227,7 +229,7 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
 /// What is allowed in who users are, and yet seldom meant.
 fn likely_mistakes(auth: &AuthOptions) -> Vec<String> {
     let mut warnings = Vec::new();
-    let is_on = auth.jwt_key.is_some() || auth.publishable_key.is_some() || auth.secret_key.is_some();
+    let is_on = auth.is_clerk();
     if is_on && auth.authorized_parties.is_empty() {
         warnings.push(
             "auth.authorized_parties is empty: tokens that were made for other pages of the same Clerk instance are accepted; \
@@ -286,6 +288,32 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
         && let Some(message) = together(missing, set)
     {
         reader.problem(missing, String::new(), message);
+    }
+    let cloudinary = &config.integrations.cloudinary;
+    if Account::of(cloudinary).is_none() {
+        let options = [
+            ("integrations.cloudinary.cloud_name", "CLOUDINARY_CLOUD_NAME", cloudinary.cloud_name.is_some()),
+            ("integrations.cloudinary.api_key", "CLOUDINARY_API_KEY", cloudinary.api_key.is_some()),
+            ("integrations.cloudinary.api_secret", "CLOUDINARY_API_SECRET", cloudinary.api_secret.is_some()),
+            (
+                "integrations.cloudinary.webhook_secrets",
+                "CLOUDINARY_WEBHOOK_SECRETS",
+                !cloudinary.webhook_secrets.is_empty(),
+            ),
+        ];
+        // What a browser knows anyway says nothing of whether it is to be on.
+        let is_public = |option: &str| source(option, "").is_some_and(|origin| origin.starts_with("NEXT_PUBLIC_"));
+        let private = options.iter().find(|(option, _, is_set)| *is_set && !is_public(option));
+        if let Some((set, _, _)) = private
+            && !is_told("integrations.cloudinary.url", "")
+        {
+            for (option, variable, _) in
+                options.iter().take(3).filter(|(option, _, is_set)| !is_set && !is_told(option, ""))
+            {
+                let message = format!("it is missing ({variable} in the environment); {set} is set{}", from(set));
+                reader.problem(option, String::new(), message);
+            }
+        }
     }
     if let Some(app) = &config.integrations.app
         && config.apps.iter().all(|known| known.id != *app)
@@ -476,6 +504,52 @@ mod tests {
         let loaded = load_file("", &[("HERALD_LISTNE", "x"), ("HERALD_LOG_LEVEL", "debug")]).unwrap();
         assert_eq!(loaded.warnings, ["HERALD_LISTNE is no option of Herald; did you mean HERALD_LISTEN?"]);
         assert_eq!(loaded.config.log.level, tracing::Level::DEBUG);
+    }
+
+    #[test]
+    fn cloudinary_is_on_whole_or_not_at_all() {
+        let account = |variables: &[(&str, &str)]| {
+            let options = load_file("", variables).map(|loaded| loaded.config.integrations.cloudinary);
+            options.map(|options| Account::of(&options).map(|account| account.cloud_name))
+        };
+        let (cloud, key, secret) =
+            (("CLOUDINARY_CLOUD_NAME", "demo"), ("CLOUDINARY_API_KEY", "12"), ("CLOUDINARY_API_SECRET", "hush17"));
+        let url = ("CLOUDINARY_URL", "cloudinary://1:hush17@other");
+        let public = [
+            ("NEXT_PUBLIC_CLOUDINARY_CLOUD_NAME", "demo"),
+            ("NEXT_PUBLIC_CLOUDINARY_UPLOAD_PRESET", "p"),
+            ("NEXT_PUBLIC_CLOUDINARY_API_KEY", "1"),
+        ];
+        for (variables, expected) in [
+            (&[][..], None),
+            (&[cloud, key, secret], Some("demo")),
+            (&[url], Some("other")),
+            (&[url, cloud], Some("demo")),
+            (&public, None),
+            (&[public[0], key, secret], Some("demo")),
+            (&[public[0], public[2], secret], Some("demo")),
+            (&[public[0], url], Some("demo")),
+        ] {
+            assert_eq!(account(variables).unwrap().as_deref(), expected, "{variables:?}");
+        }
+        for (variables, missing) in [
+            (&[cloud][..], &["CLOUDINARY_API_KEY", "CLOUDINARY_API_SECRET"][..]),
+            (&[key, secret], &["CLOUDINARY_CLOUD_NAME"]),
+            (&[cloud, secret], &["CLOUDINARY_API_KEY"]),
+            (&[public[0], key], &["CLOUDINARY_API_SECRET"]),
+            (&[public[0], public[2], ("CLOUDINARY_WEBHOOK_SECRETS", "hush17")], &["CLOUDINARY_API_SECRET"]),
+            (&[("CLOUDINARY_URL", "https://1:hush17@demo")], &["cloudinary://API_KEY:API_SECRET@CLOUD_NAME"]),
+        ] {
+            let error = account(variables).unwrap_err();
+            assert!(missing.iter().all(|name| error.contains(name)), "{variables:?}: {error}");
+            assert!(!error.contains("hush17"), "{error}");
+        }
+        let options = load_file("", &[cloud, key, secret, public[1]]).unwrap().config.integrations.cloudinary;
+        assert_eq!((options.upload_preset.as_deref(), options.max_file_bytes), (Some("p"), 10_000_000));
+        let file =
+            "[integrations.cloudinary]\nupload_preset = \"off\"\nallowed_formats = []\nmax_file_bytes = \"5MiB\"\n";
+        let options = load_file(file, &[]).unwrap().config.integrations.cloudinary;
+        assert_eq!((options.upload_preset, options.max_file_bytes), (None, 5 * 1024 * 1024));
     }
 
     #[test]

@@ -13,14 +13,16 @@ use herald_protocol::webhook::WebhookKind;
 use ipnet::IpNet;
 use url::Url;
 
+use super::cloudinary_url::CloudinaryUrl;
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
     Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
-    Count, DatabaseAddress, DefaultPreference, Encryption, File, Flag, FollowedTopic, Format, Headers, HealthService,
-    Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind, Level, Listen, LogFormat, MIB, MINUTE,
-    MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise, Party, Pem, Prefix, Publishable,
-    QuotaOrOff, RedisAddress, Reset, ResetForm, Role, SECOND, SecretText, Several, Signing, Size, Time, TokenKeys,
-    TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    CloudName, CloudinaryAddress, Count, DatabaseAddress, DefaultPreference, Encryption, File, FileEnding, Flag,
+    FollowedTopic, Format, Headers, HealthService, Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind,
+    Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise,
+    Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, Reset, ResetForm, Role,
+    SECOND, SecretText, Several, SignatureAlgorithm, Signing, Size, Time, TokenKeys, Transformations, TypePattern,
+    Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -28,6 +30,7 @@ use crate::health;
 use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
+use crate::integrations::cloudinary::signature::Digest;
 use crate::integrations::standard_webhooks::Secrets;
 use crate::limits::Quota;
 use crate::notifications::topics::TopicPattern;
@@ -159,10 +162,10 @@ options! {
     pub struct ServerOptions {
         /// Where clients and backends connect.
         listen: Listen = Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], 6001))), as Address;
-        /// Where the world reaches Herald, such as https://realtime.example.com; `path_prefix` belongs to it.
-        public_url: Option<Url> = None, as Optional<AppAddress>;
         /// What stands in front of `/app` and `/apps` in every address, for servers that share a host name with others.
         path_prefix: String = String::new(), as Prefix;
+        /// Where others find it, such as `https://realtime.example.com`, without `path_prefix`: what services that tell it something are told.
+        public_url: Option<String> = None, as Optional<PublicAddress>;
         /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
         trusted_proxies: Vec<IpNet> = Vec::new(), as Several<Network>;
         /// Threads that serve. If nothing is said, one for each core but one, which is left to the kernel: most of what sending costs is
@@ -270,6 +273,8 @@ options! {
         inbox_reads: Option<Quota> = quota(600, 60), as QuotaOrOff;
         /// What a user changes there.
         inbox_writes: Option<Quota> = quota(300, 60), as QuotaOrOff;
+        /// Signatures for uploads that a user asks for.
+        file_signatures: Option<Quota> = quota(30, 3_600), as QuotaOrOff;
         /// What else a user asks.
         default: Option<Quota> = quota(100, 3_600), as QuotaOrOff;
         /// What an app's backend asks under `/v1`, and of its notifications.
@@ -344,6 +349,14 @@ options! {
         [lists]
         /// Who may subscribe to what, beside a user's own channels and those of the active organization.
         rules: RuleOptions;
+    }
+}
+
+impl AuthOptions {
+    /// Whether users are Clerk's.
+    #[must_use]
+    pub const fn is_clerk(&self) -> bool {
+        self.jwt_key.is_some() || self.publishable_key.is_some() || self.secret_key.is_some()
     }
 }
 
@@ -448,6 +461,41 @@ options! {
     pub struct IntegrationOptions {
         /// The id of the app whose users their webhooks are about. If nothing is said, the first app.
         app: Option<String> = None, as Optional<AppId>;
+        [sections]
+        /// Where users' files are.
+        cloudinary: CloudinaryOptions;
+    }
+}
+
+options! {
+    /// Cloudinary, where users upload files to with what Herald signs for them. On with the name of the cloud, the API key and the API secret, or
+    /// with `url`, which holds all three.
+    pub struct CloudinaryOptions {
+        /// The name of the cloud.
+        cloud_name: Option<String> = None, as Optional<CloudName>;
+        /// The API key; it is public.
+        api_key: Option<String> = None, as Optional<AppKey>;
+        /// The API secret, which uploads are signed with.
+        api_secret: Option<Secret> = None, as Optional<SecretText>;
+        /// All three at once, as Cloudinary's console shows them; what is said for itself counts before that.
+        url: Option<CloudinaryUrl> = None, as Optional<CloudinaryAddress>;
+        /// The upload preset of all uploads. It has to be there, and should allow signed uploads only.
+        upload_preset: Option<String> = Some("user_uploads".to_owned()), as PresetOrOff;
+        /// Endings of files that Cloudinary takes where Herald fixes what is signed; an empty list means all.
+        allowed_formats: Vec<String> = ["jpg", "png", "gif", "pdf"].map(str::to_owned).to_vec(), as Several<FileEnding>;
+        /// The largest file that stays. No signature can limit it, so a larger one is deleted once Cloudinary has told of it.
+        max_file_bytes: usize = 10_000_000, as Size<1, { 1024 * 1024 * MIB }>;
+        /// What is made of each file at once: Cloudinary's transformations with `|` between, such as `c_thumb,w_200,h_200,g_face`. None if
+        /// nothing is said.
+        eager: Option<String> = None, as Optional<Transformations>;
+        /// What its notifications are signed with, where that is not `api_secret`; while it is changed, the old and the new one.
+        webhook_secrets: Vec<Secret> = Vec::new(), as Several<SecretText>;
+        /// How old a notification may be.
+        notification_max_age: Duration = Duration::from_secs(7_200), as Time<MINUTE, { 24 * 60 * MINUTE }>;
+        /// How the account signs. If nothing is said: as `url` says, else what Herald sends by SHA-1, and notifications by either.
+        signature_algorithm: Option<Digest> = None, as Optional<SignatureAlgorithm>;
+        /// Where its API is: accounts in Europe and Asia have addresses of their own.
+        api_url: String = "https://api.cloudinary.com".to_owned(), as PublicAddress;
     }
 }
 

@@ -66,6 +66,9 @@ pub enum Fault {
     /// A webhook is not the sender's. Why stands in the log.
     #[error("the signature is not right")]
     NotVerified(String),
+    /// A notification is not the sender's, which knows that by 401. Why stands in the log.
+    #[error("the signature is not right")]
+    SignatureRefused(String),
     /// Users and notifications are not kept here, or the database is away.
     #[error("the database cannot be reached; nothing was changed")]
     StoreUnavailable(String),
@@ -152,6 +155,7 @@ impl Fault {
                 (StatusCode::SERVICE_UNAVAILABLE, "auth_unavailable")
             }
             Self::NotVerified(_) => (StatusCode::BAD_REQUEST, "invalid_signature"),
+            Self::SignatureRefused(_) => (StatusCode::UNAUTHORIZED, "invalid_signature"),
             Self::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
             Self::Conflict => (StatusCode::CONFLICT, "transaction_conflict"),
@@ -167,6 +171,7 @@ impl Fault {
         match self {
             Self::Unauthenticated { reason, .. }
             | Self::NotVerified(reason)
+            | Self::SignatureRefused(reason)
             | Self::AuthorizerUnavailable(reason)
             | Self::StoreUnavailable(reason)
             | Self::StoreFull(reason)

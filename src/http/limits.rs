@@ -38,6 +38,8 @@ pub enum Policy {
     InboxReads,
     /// What is changed there, by user.
     InboxWrites,
+    /// Signatures for uploads, by user.
+    FileSignatures,
     /// What else users ask, by user.
     Default,
     /// Backends' requests that are not Pusher's, by app.
@@ -57,6 +59,7 @@ impl Policy {
             Self::FailedAuth => "failed_auth",
             Self::InboxReads => "inbox_reads",
             Self::InboxWrites => "inbox_writes",
+            Self::FileSignatures => "file_signatures",
             Self::Default => "default",
             Self::Servers => "servers",
             Self::Webhooks => "webhooks",
@@ -70,6 +73,7 @@ impl Policy {
             Self::FailedAuth => options.failed_auth,
             Self::InboxReads => options.inbox_reads,
             Self::InboxWrites => options.inbox_writes,
+            Self::FileSignatures => options.file_signatures,
             Self::Default => options.default,
             Self::Servers => options.servers,
             Self::Webhooks => options.webhooks,

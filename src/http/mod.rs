@@ -91,7 +91,7 @@ fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 37] = [
+const ROUTES: [(&str, &str); 42] = [
     ("/openapi.json", "openapi"),
     ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
@@ -107,6 +107,11 @@ const ROUTES: [(&str, &str); 37] = [
     ("/v1/users/{user_id}/topics", "user_topics"),
     ("/v1/users/{user_id}/topics/{topic}", "user_topic"),
     ("/webhooks/clerk", "clerk_webhook"),
+    ("/webhooks/cloudinary", "cloudinary_webhook"),
+    ("/v1/files", "files"),
+    ("/v1/files/signature", "file_signature"),
+    ("/cloudinary/signature", "file_signature"),
+    ("/v1/files/{id}", "file"),
     ("/v1/inbox", "inbox"),
     ("/v1/inbox/counts", "inbox_counts"),
     ("/v1/inbox/changes", "inbox_changes"),

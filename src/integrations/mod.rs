@@ -4,6 +4,7 @@
 
 pub mod authorizer;
 pub mod clerk;
+pub mod cloudinary;
 pub mod jwks;
 pub mod provider;
 pub mod standard_webhooks;

@@ -276,10 +276,10 @@ fn unreached(error: &reqwest::Error) -> Unreached {
     }
 }
 
-/// An error of TLS, as such or within one of the connection.
+/// An error of TLS, as such or within those of the connection, which say nothing of what is in them.
 fn is_of_tls(error: &(dyn std::error::Error + 'static)) -> bool {
     let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    error.is::<rustls::Error>() || inner.is_some_and(|inner| inner.is::<rustls::Error>())
+    error.is::<rustls::Error>() || inner.is_some_and(|inner| is_of_tls(inner))
 }
 
 #[cfg(test)]

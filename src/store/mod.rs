@@ -15,6 +15,7 @@
 pub mod action;
 pub mod error;
 pub mod event;
+pub mod files;
 pub mod jobs;
 pub mod notification;
 pub mod open;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 pub use error::StoreError;
 
 use action::{Action, MarkAll};
+use files::Files;
 use jobs::Jobs;
 #[cfg(doc)]
 use notification::Counts;
@@ -58,7 +60,7 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Debug + Send + Sync {
+pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Files + Debug + Send + Sync {
     /// Returns when it answers.
     ///
     /// # Errors
@@ -85,8 +87,11 @@ pub trait People {
     /// Notes what a backend says of a user. False, and nothing is changed, when it is older news than what is known, or the user was deleted.
     async fn put_user(&self, user: &User, now: Timestamp) -> Result<bool, StoreError>;
 
+    /// Whoever it is becomes known, by the id alone if nothing else is. False for one who was deleted.
+    async fn meet(&self, user: &str, now: Timestamp) -> Result<bool, StoreError>;
+
     /// Notes a webhook and does what follows from it, in one transaction; one that was noted before does nothing. Deleting a user deletes
-    /// all that belongs to it, its outbox too, and leaves a tombstone. Whoever is not to be served any more (session ended, user deleted or
+    /// all that belongs to it, its outbox too, notes a task for each of its files, and leaves a tombstone. Whoever is not to be served any more (session ended, user deleted or
     /// banned, membership left) is found by [`People::ended_since`] afterwards.
     async fn apply(&self, inbound: &Inbound<'_>, change: &Change, now: Timestamp) -> Result<Applied, StoreError>;
 

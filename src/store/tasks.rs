@@ -13,6 +13,8 @@ use super::time::Timestamp;
 pub enum TaskKind {
     /// A notification goes by other ways than the inbox: [`Dispatch`].
     Dispatch,
+    /// A file is deleted at its service: [`files::Destroy`](super::files::Destroy).
+    Destroy,
 }
 
 impl TaskKind {
@@ -21,6 +23,7 @@ impl TaskKind {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dispatch => "dispatch",
+            Self::Destroy => "cloudinary.destroy",
         }
     }
 }

@@ -15,6 +15,7 @@ mod clerk;
 mod creating;
 mod database;
 mod dispatching;
+mod files;
 mod keys;
 mod limits;
 mod live;

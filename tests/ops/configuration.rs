@@ -77,9 +77,12 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 15] = [
+    const ANY_TEXT: [&str; 18] = [
         "HERALD_APP_OTHER_SECRET",
+        "HERALD_HEALTH_TOKEN",
         "HERALD_CLUSTER_REDIS_PASSWORD",
+        "HERALD_INTEGRATIONS_CLOUDINARY_API_SECRET",
+        "HERALD_INTEGRATIONS_CLOUDINARY_WEBHOOK_SECRETS",
         "HERALD_AUTH_USER_INFO_METADATA",
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",
@@ -103,7 +106,8 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     let said = setup.refused().await;
     for name in variables {
         // What is no address of a Redis may be its password in the wrong place, what is no key may be another one.
-        const NOT_SHOWN: [&str; 7] = [
+        const NOT_SHOWN: [&str; 8] = [
+            "HERALD_INTEGRATIONS_CLOUDINARY_URL",
             "HERALD_TOKENS_KEYS",
             "HERALD_DISPATCH_SECRET",
             "HERALD_DATABASE_URL",
@@ -138,7 +142,17 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         _ if allowed.starts_with("redis://") => "redis://127.0.0.1:7777/1".into(),
         number if number.parse::<i64>().is_ok() => (number.parse::<i64>().unwrap() - 1).into(),
         _ if allowed.starts_with("a number from 1 ") => 77.into(),
+        _ if allowed.starts_with("a number and a window") => "7/d".into(),
+        _ if allowed.starts_with("a list, each one of pusher") => vec!["clerk", "redis"].into(),
+        "\"unix\"" => "iso".into(),
+        _ if allowed.starts_with("a span of time from 1ms") => "7ms".into(),
+        _ if allowed.starts_with("text of 16 ") => "0123456789abcdef".into(),
         _ if allowed.starts_with("a span of time from 10m") => "11m".into(),
+        _ if allowed.starts_with("a span of time from 1m") => "12m".into(),
+        _ if allowed.starts_with("cloudinary://") => "cloudinary://1:hush@demo".into(),
+        _ if allowed.starts_with("a list, each an ending") => vec!["png", "mp4"].into(),
+        _ if allowed.starts_with("transformations") => "c_thumb,w_200|e_grayscale".into(),
+        _ if allowed.starts_with("sha1 or") => "sha256".into(),
         _ if allowed.starts_with("a span of time") => "7s".into(),
         _ if allowed.starts_with("ADDRESS:PORT") => "127.0.0.1:7777".into(),
         _ if allowed.starts_with("a list, each an IP address") => vec!["10.0.0.0/8", "::1/128"].into(),
@@ -211,10 +225,17 @@ async fn every_variable_has_the_effect_that_the_documentation_says() {
             Err(_) => place.get(part),
         });
         // Secrets, and what others may have put in their place, are shown to nobody.
-        const HIDDEN: [&str; 5] =
-            ["auth.jwt_key", "auth.webhook_secret", "auth.encryption_master_key", "dispatch.secret", "tokens.keys"];
+        const HIDDEN: [&str; 7] = [
+            "health.token",
+            "auth.jwt_key",
+            "auth.webhook_secret",
+            "auth.encryption_master_key",
+            "dispatch.secret",
+            "tokens.keys",
+            "integrations.cloudinary.url",
+        ];
         let value = match path.as_str() {
-            "server.api_keys" => vec!["***", "***"].into(),
+            "server.api_keys" | "integrations.cloudinary.webhook_secrets" => vec!["***", "***"].into(),
             hidden if HIDDEN.contains(&hidden) => "***".into(),
             _ => value,
         };

@@ -1,8 +1,10 @@
 //! `/metrics`: every family that is documented appears, counts what happened and returns to zero.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use data_encoding::HEXLOWER;
+use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
@@ -99,6 +101,7 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     let config = format!(
         "[limits]\nfailed_auth = \"1/h\"\n[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
          [dispatch]\nurl = \"http://{dead}/\"\nsecret = \"whsec_bm90IGEgc2VjcmV0\"\n\
+         [integrations.cloudinary]\nurl = \"cloudinary://1:2@demo\"\napi_url = \"http://{dead}\"\n\
          [[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\
          [[apps.webhooks]]\nurl = \"{}\"\n[[apps.webhooks]]\nurl = \"http://{dead}/\"\n",
         receiver().await
@@ -149,6 +152,18 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     }
     let notification = json!({ "to": { "user_ids": ["user_ann"] }, "type": "a", "title": "Hello" });
     herald.api().post("/notifications", &notification.to_string()).await.ok();
+    // A file that is too large is to be deleted, which cannot be done.
+    let file =
+        r#"{"notification_type":"upload","public_id":"users/user_ann/x","secure_url":"https://x","bytes":10000001}"#;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let signature = digest(&SHA1_FOR_LEGACY_USE_ONLY, format!("{file}{now}2").as_bytes());
+    let told = format!(
+        "POST /webhooks/cloudinary HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\nX-Cld-Timestamp: {now}\r\n\
+         X-Cld-Signature: {}\r\n\r\n{file}",
+        file.len(),
+        HEXLOWER.encode(signature.as_ref())
+    );
+    herald.api().raw(&told).await.ok();
     let page = until(&herald, "every metric appears", |page| {
         documented().iter().all(|(name, _)| page.text.contains(&format!("# TYPE {name} ")))
             && page.sum("herald_webhooks_total") >= 2.0

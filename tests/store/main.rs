@@ -22,6 +22,7 @@ macro_rules! over_both {
 mod acting;
 mod creating;
 mod due;
+mod files;
 mod large;
 mod many;
 mod model;

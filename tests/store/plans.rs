@@ -75,6 +75,10 @@ async fn a_million_notifications_are_no_burden() {
         ("expiry", "un_expiry_idx", "SELECT * FROM user_notifications WHERE expires_at IS NOT NULL AND deleted_at IS NULL AND expires_at <= 1 ORDER BY expires_at LIMIT 200".to_owned()),
         ("tasks", "jobs_due_idx", "SELECT id FROM jobs WHERE kind = 'dispatch' AND done_at IS NULL AND available_at <= 1
             AND (locked_until IS NULL OR locked_until <= 1) ORDER BY available_at, user_id, id LIMIT 200".to_owned()),
+        ("files", "user_files_user_idx", "SELECT * FROM user_files WHERE app_id = 'shop' AND user_id = 'user_ann' AND status IN ('ready','rejected')
+            ORDER BY created_at DESC, id DESC LIMIT 21".to_owned()),
+        ("files, next page", "user_files_user_idx", "SELECT * FROM user_files WHERE app_id = 'shop' AND user_id = 'user_ann'
+            AND status IN ('ready','rejected') AND (created_at, id) < (7, 'a') ORDER BY created_at DESC, id DESC LIMIT 21".to_owned()),
         ("outbox", "outbox_undelivered_idx", "SELECT id FROM outbox AS this WHERE delivered_at IS NULL AND available_at <= 1 ORDER BY id LIMIT 200".to_owned()),
     ] {
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();

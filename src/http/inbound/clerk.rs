@@ -25,6 +25,12 @@ pub struct Received {
     received: bool,
 }
 
+impl Default for Received {
+    fn default() -> Self {
+        Self { received: true }
+    }
+}
+
 /// Applies a webhook. Clerk sends it again unless the answer is 200, so that is what it gets for all that a repetition would not change.
 ///
 /// # Errors
@@ -57,5 +63,5 @@ pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Resul
             }
         }
     }
-    Ok(Json(Received { received: true }))
+    Ok(Json(Received::default()))
 }

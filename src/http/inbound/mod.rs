@@ -1,6 +1,7 @@
 //! Third parties' webhooks: verified over the raw bytes, noted and applied in one transaction, answered after it.
 
 pub mod clerk;
+pub mod cloudinary;
 
 use std::sync::Arc;
 
@@ -19,6 +20,11 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     if config.auth.webhook_secret.is_some() {
         for alias in ["", "/api"] {
             router = router.route(&format!("{prefix}{alias}/webhooks/clerk"), post(clerk::receive));
+        }
+    }
+    if parts.cloudinary.is_some() {
+        for alias in ["", "/api"] {
+            router = router.route(&format!("{prefix}{alias}/webhooks/cloudinary"), post(cloudinary::receive));
         }
     }
     let counted = Arc::clone(parts);

@@ -7,13 +7,12 @@ use axum::Json;
 use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
-use super::caller;
+use super::{caller, cursor};
 use crate::apps::App;
 use crate::http::error::ApiError;
 use crate::http::fault::{Fault, Refused};
@@ -131,11 +130,11 @@ pub async fn list(State(parts): State<Arc<Parts>>, request: Request) -> Result<R
 pub async fn page(parts: &Parts, inbox: Inbox<'_>, query: &str, now: Timestamp) -> Result<Response, Fault> {
     let query = Query::parse(query)?;
     let limit = query.limit(PAGE, MAX_PAGE)?;
-    let after = query.get("cursor").map(cursor).transpose()?;
+    let after = query.get("cursor").map(cursor::read).transpose()?;
+    let after = after.map(|(visible_at, id)| Cursor { visible_at, id });
     let store = &parts.notifications()?.store;
     let page = store.list(inbox, &query.filter()?, after, limit, now).await?;
-    let next =
-        page.next.map(|next| BASE64URL_NOPAD.encode(format!("{}:{}", next.visible_at.as_micros(), next.id).as_bytes()));
+    let next = page.next.map(|next| cursor::write(next.visible_at, next.id));
     Ok(answer(Items { items: page.items, next_cursor: next }, page.state))
 }
 
@@ -440,17 +439,8 @@ pub(super) fn invalid(text: impl Into<String>) -> Fault {
 }
 
 /// An id that is none is one that is not there.
-fn uuid(id: &str) -> Result<Uuid, Fault> {
+pub(super) fn uuid(id: &str) -> Result<Uuid, Fault> {
     id.parse().map_err(|_| Fault::NotFound)
-}
-
-fn cursor(text: &str) -> Result<Cursor, Fault> {
-    let decoded = BASE64URL_NOPAD.decode(text.as_bytes()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
-    let read = |text: String| {
-        let (micros, id) = text.split_once(':')?;
-        Some(Cursor { visible_at: Timestamp::from_micros(micros.parse().ok()?), id: id.parse().ok()? })
-    };
-    decoded.and_then(read).ok_or_else(|| invalid("`cursor` is none that an answer has given"))
 }
 
 fn since(text: &str) -> Result<Since, Fault> {

@@ -5,20 +5,22 @@
 pub mod auth;
 pub mod caller;
 pub mod cookies;
+mod cursor;
+pub mod files;
 pub mod form;
 pub mod inbox;
 pub mod preferences;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::http::{HeaderName, HeaderValue, Method, header, request};
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
+use axum::{Extension, Router};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use super::fault::Fault;
-use super::limits;
+use super::limits::{self, Policy};
 use crate::config::Config;
 use crate::parts::Parts;
 
@@ -36,6 +38,17 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
         router = router
             .route(&format!("{prefix}{alias}/pusher/auth"), post(auth::channel).fallback(only("POST, OPTIONS")))
             .route(&format!("{prefix}{alias}/pusher/user-auth"), post(auth::user).fallback(only("POST, OPTIONS")));
+    }
+    if parts.cloudinary.is_some() {
+        let sign = post(files::sign).layer(Extension(Policy::FileSignatures));
+        for path in ["/v1/files/signature", "/api/cloudinary/signature"] {
+            router = router.route(&format!("{prefix}{path}"), sign.clone().fallback(only("POST, OPTIONS")));
+        }
+        let all = get(files::list).post(files::report).layer(Extension(Policy::Default));
+        let one = delete(files::delete).layer(Extension(Policy::Default));
+        router = router
+            .route(&format!("{prefix}/v1/files"), all.fallback(only("GET, POST, OPTIONS")))
+            .route(&format!("{prefix}/v1/files/{{id}}"), one.fallback(only("DELETE, OPTIONS")));
     }
     let item = get(inbox::show).patch(inbox::change).delete(inbox::delete);
     router

@@ -99,6 +99,7 @@ impl Postgres {
             ("ended_sessions", "ended_at", day_old),
             ("fanout_jobs", "finished_at", old),
             ("jobs", "done_at", day_old),
+            ("user_files", "status = 'deleted' AND updated_at", old),
         ] {
             let sql = format!(
                 "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2))"

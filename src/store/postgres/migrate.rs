@@ -13,6 +13,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "begin", include_str!("../../../migrations/postgres/0001_begin.sql")),
     (2, "ways", include_str!("../../../migrations/postgres/0002_ways.sql")),
     (3, "integrations", include_str!("../../../migrations/postgres/0003_integrations.sql")),
+    (4, "files", include_str!("../../../migrations/postgres/0004_files.sql")),
 ];
 /// The number of the lock, which means this.
 const LOCK: i64 = 0x4845_5241_4C44;

@@ -10,6 +10,7 @@
 //! It may be away when the server starts, and at any time after that: what is asked of it fails then, and works again when it is back.
 
 mod due;
+mod files;
 mod inbox;
 mod jobs;
 mod make;

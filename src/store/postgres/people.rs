@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{Postgres, Tx, again, is_known, json};
+use super::{Postgres, Tx, again, files, is_known, json};
 use crate::store::people::{Applied, Change, Ended, Inbound, Standing, User};
 use crate::store::time::Timestamp;
 use crate::store::{People, StoreError};
@@ -62,13 +62,20 @@ impl People for Postgres {
         .await
     }
 
+    async fn meet(&self, user: &str, now: Timestamp) -> Result<bool, StoreError> {
+        again(|| async {
+            let mut tx = self.begin().await?;
+            let is_known = is_known(&mut tx, user, now).await?;
+            tx.commit().await?;
+            Ok(is_known)
+        })
+        .await
+    }
+
     async fn apply(&self, inbound: &Inbound<'_>, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
         again(|| async {
             let mut tx = self.begin().await?;
-            let sql = "INSERT INTO webhook_events (source, event_id, type, received_at) VALUES ($1, $2, $3, $4)
-                ON CONFLICT DO NOTHING";
-            let noted = tx.query(sql).bind(inbound.source).bind(inbound.event_id).bind(inbound.kind).bind(now);
-            if noted.execute(tx.on()).await?.rows_affected() == 0 {
+            if !note(&mut tx, inbound, now).await? {
                 return Ok(Applied::Repeated);
             }
             let has_changed = match change {
@@ -118,6 +125,14 @@ impl People for Postgres {
     }
 }
 
+/// Notes a webhook; false if it was noted before.
+pub(super) async fn note(tx: &mut Tx, inbound: &Inbound<'_>, now: Timestamp) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO webhook_events (source, event_id, type, received_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING";
+    let noted = tx.query(sql).bind(inbound.source).bind(inbound.event_id).bind(inbound.kind).bind(now);
+    Ok(noted.execute(tx.on()).await?.rows_affected() > 0)
+}
+
 /// Older news than what is known changes nothing, nor does any of a deleted user.
 async fn put_user(tx: &mut Tx, user: &User, now: Timestamp) -> Result<bool, StoreError> {
     let sql =
@@ -165,6 +180,7 @@ async fn delete_user(tx: &mut Tx, id: &str, now: Timestamp) -> Result<bool, Stor
     ] {
         tx.query(sql).bind(id).bind(now).execute(tx.on()).await?;
     }
+    files::destroy_all(tx, id, now).await?;
     tx.query("DELETE FROM users WHERE id = $1").bind(id).execute(tx.on()).await?;
     tx.query("DELETE FROM outbox WHERE user_id = $1").bind(id).execute(tx.on()).await?;
     tx.query("DELETE FROM jobs WHERE user_id = $1").bind(id).execute(tx.on()).await?;

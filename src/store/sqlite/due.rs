@@ -108,6 +108,10 @@ impl Sqlite {
                 "DELETE FROM fanout_jobs WHERE rowid IN (SELECT rowid FROM fanout_jobs WHERE finished_at < $1 LIMIT $2)",
                 old,
             ),
+            (
+                "DELETE FROM user_files WHERE id IN (SELECT id FROM user_files WHERE status = 'deleted' AND updated_at < $1 LIMIT $2)",
+                old,
+            ),
             ("DELETE FROM jobs WHERE rowid IN (SELECT rowid FROM jobs WHERE done_at < $1 LIMIT $2)", day_old),
         ] {
             let deleted = sqlx::query(sql).bind(before).bind(limit).execute(&mut *tx).await?.rows_affected();

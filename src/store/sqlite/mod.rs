@@ -5,6 +5,7 @@
 //! survives a power cut.
 
 mod due;
+mod files;
 mod inbox;
 mod jobs;
 mod make;
@@ -37,6 +38,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "begin", include_str!("../../../migrations/sqlite/0001_begin.sql")),
     (2, "ways", include_str!("../../../migrations/sqlite/0002_ways.sql")),
     (3, "integrations", include_str!("../../../migrations/sqlite/0003_integrations.sql")),
+    (4, "files", include_str!("../../../migrations/sqlite/0004_files.sql")),
 ];
 
 /// Connections that read.

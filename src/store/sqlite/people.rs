@@ -6,7 +6,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::types::Json;
 use sqlx::{FromRow, Row as _};
 
-use super::{Sqlite, is_known};
+use super::{Sqlite, files, is_known};
 use crate::store::people::{Applied, Change, Ended, Inbound, Standing, User};
 use crate::store::time::Timestamp;
 use crate::store::{People, StoreError};
@@ -54,12 +54,21 @@ impl People for Sqlite {
         Ok(is_put)
     }
 
+    async fn meet(&self, user: &str, now: Timestamp) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM users WHERE id = $1";
+        let known: Option<i64> = sqlx::query_scalar(sql).bind(user).fetch_optional(&self.readers).await?;
+        if known.is_some() {
+            return Ok(true);
+        }
+        let mut tx = self.write().await?;
+        let is_known = is_known(&mut tx, user, false, now).await?;
+        tx.commit().await?;
+        Ok(is_known)
+    }
+
     async fn apply(&self, inbound: &Inbound<'_>, change: &Change, now: Timestamp) -> Result<Applied, StoreError> {
         let mut tx = self.write().await?;
-        let sql = "INSERT INTO webhook_events (source, event_id, type, received_at) VALUES ($1, $2, $3, $4)
-            ON CONFLICT DO NOTHING";
-        let noted = sqlx::query(sql).bind(inbound.source).bind(inbound.event_id).bind(inbound.kind).bind(now);
-        if noted.execute(&mut *tx).await?.rows_affected() == 0 {
+        if !note(&mut tx, inbound, now).await? {
             return Ok(Applied::Repeated);
         }
         let has_changed = match change {
@@ -100,6 +109,18 @@ impl People for Sqlite {
         let members = members.into_iter().map(|(user, org, at)| Ended::Membership { user, org, at });
         Ok(sessions.chain(users).chain(members).collect())
     }
+}
+
+/// Notes a webhook; false if it was noted before.
+pub(super) async fn note(
+    connection: &mut SqliteConnection,
+    inbound: &Inbound<'_>,
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    let sql = "INSERT INTO webhook_events (source, event_id, type, received_at) VALUES ($1, $2, $3, $4)
+        ON CONFLICT DO NOTHING";
+    let noted = sqlx::query(sql).bind(inbound.source).bind(inbound.event_id).bind(inbound.kind).bind(now);
+    Ok(noted.execute(connection).await?.rows_affected() > 0)
 }
 
 /// Older news than what is known changes nothing, nor does any of a deleted user.
@@ -145,6 +166,7 @@ async fn delete_user(connection: &mut SqliteConnection, id: &str, now: Timestamp
     }
     sqlx::query("DELETE FROM outbox WHERE user_id = $1").bind(id).execute(&mut *connection).await?;
     sqlx::query("DELETE FROM jobs WHERE user_id = $1").bind(id).execute(&mut *connection).await?;
+    files::destroy_all(connection, id, now).await?;
     sqlx::query("DELETE FROM users WHERE id = $1").bind(id).execute(connection).await?;
     Ok(true)
 }
