@@ -117,6 +117,8 @@ metrics! {
     outgoing_call(service, outcome) = "herald_outgoing_calls_total";
     /// Changes of the breaker before a third party, by service and what it is from then on: open (it is not asked), half_open (it is tried), closed.
     outgoing_state(service, state) = "herald_outgoing_breaker_changes_total";
+    /// Events and traces for Sentry, by result: sent, limited (more than ten of a kind in a minute), dropped (the queue is full, or Sentry did not take it).
+    reported(result) = "herald_sentry_reports_total";
     /// HTTP requests, by route and status.
     http_request(route, status) = "herald_http_requests_total";
     histograms:

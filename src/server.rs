@@ -60,7 +60,7 @@ pub enum Ended {
 ///
 /// # Errors
 /// When a listener cannot be bound or a certificate cannot be read.
-pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<Ended> {
+pub async fn run(config: Config, outgoing: Outgoing, welcome: impl FnOnce(&str)) -> anyhow::Result<Ended> {
     let recorded = metrics::install()?;
     let tls = Tls::load(&config.tls)?.map(Arc::new);
     let main = Listener::bind(&config, tls.clone()).await?;
@@ -68,7 +68,6 @@ pub async fn run(config: Config, welcome: impl FnOnce(&str)) -> anyhow::Result<E
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let outgoing = Outgoing::new()?;
     let webhooks = Webhooks::start(&apps, &outgoing, &config.server.data_dir);
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {

@@ -4,17 +4,28 @@ use std::io::IsTerminal as _;
 use std::num::NonZero;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use herald::config::{LogFormat, LogOptions};
+use herald::integrations::sentry;
+use herald::outgoing::Outgoing;
 use herald::server::{self, Ended};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use super::{load, runtime, say};
+
+/// How long the end waits for reports that are under way.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<ExitCode> {
     let mut loaded = load(file)?;
     loaded.config.database.migrate &= !no_migrate;
-    write_log(&loaded.config.log);
+    let outgoing = Outgoing::new()?;
+    // Before there are threads: each has what the first one has.
+    let reports = sentry::start(&loaded.config, &loaded.secrets, &outgoing)?;
+    write_log(&loaded.config.log, reports.is_some());
     loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     match rlimit::increase_nofile_limit(u64::MAX) {
@@ -24,12 +35,15 @@ pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<Exi
     let newcomer = loaded.is_newcomer.then(|| loaded.config.server.path_prefix.clone());
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
-    let ended = runtime.block_on(server::run(loaded.config, |url| {
+    let ended = runtime.block_on(server::run(loaded.config, outgoing, |url| {
         if let Some(prefix) = newcomer {
             say(&welcome(url, &prefix));
         }
     }));
     runtime.shutdown_background();
+    if let Some(reports) = reports {
+        reports.finish(if matches!(ended, Ok(Ended::AtOnce)) { Duration::ZERO } else { LAST_REPORTS });
+    }
     Ok(match ended? {
         Ended::InOrder => ExitCode::SUCCESS,
         Ended::AtOnce => ExitCode::FAILURE,
@@ -37,18 +51,22 @@ pub(crate) fn run(file: Option<PathBuf>, no_migrate: bool) -> anyhow::Result<Exi
 }
 
 /// To stderr: stdout is for what was asked for.
-fn write_log(options: &LogOptions) {
+fn write_log(options: &LogOptions, is_reported: bool) {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
     let filter = EnvFilter::new(format!("warn,herald={0},herald_protocol={0}", options.level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // By default a line that nobody takes is told on stderr, which is the same place: the connection's task would panic.
-    let log = log.log_internal_errors(false);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).log_internal_errors(false);
     let is_terminal = std::io::stderr().is_terminal();
     match options.format {
-        LogFormat::Json => log.json().flatten_event(true).init(),
-        LogFormat::Auto if !is_terminal => log.json().flatten_event(true).init(),
-        LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).init(),
+        LogFormat::Json => write(log.json().flatten_event(true), filter, is_reported),
+        LogFormat::Auto if !is_terminal => write(log.json().flatten_event(true), filter, is_reported),
+        LogFormat::Auto | LogFormat::Text => write(log.with_ansi(is_terminal), filter, is_reported),
     }
+}
+
+fn write(log: impl Layer<Registry> + Send + Sync, filter: EnvFilter, is_reported: bool) {
+    let log = tracing_subscriber::registry().with(log);
+    if is_reported { log.with(sentry::layers()).with(filter).init() } else { log.with(filter).init() }
 }
 
 /// What somebody needs who has started it for the first time.

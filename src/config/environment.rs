@@ -26,6 +26,11 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("HERALD_TOKENS_KEYS", &["HERALD_TOKEN_KEYS"]),
     ("HERALD_TOKENS_STRICT", &["HERALD_TOKEN_KEYS_STRICT"]),
     ("HERALD_NOTIFICATIONS_REQUIRE_KNOWN_USERS", &["HERALD_REQUIRE_KNOWN_USERS"]),
+    ("HERALD_SENTRY_DSN", &["SENTRY_DSN"]),
+    ("HERALD_SENTRY_ENVIRONMENT", &["SENTRY_ENVIRONMENT"]),
+    ("HERALD_SENTRY_RELEASE", &["SENTRY_RELEASE"]),
+    ("HERALD_SENTRY_TRACES_SAMPLE_RATE", &["SENTRY_TRACES_SAMPLE_RATE"]),
+    ("HERALD_SENTRY_SEND_PII", &["SENTRY_SEND_PII"]),
     ("HERALD_APP_CLIENT_EVENTS", &["SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES"]),
     ("HERALD_PATH_PREFIX", &["SOKETI_PATH_PREFIX", "REVERB_SERVER_PATH"]),
     ("HERALD_TLS_CERT", &["SOKETI_SSL_CERT"]),
@@ -34,6 +39,9 @@ const FOREIGN: &[(&str, &[&str])] = &[
 /// Names that make up `HERALD_LISTEN`.
 const FOREIGN_HOSTS: &[&str] = &["SOKETI_HOST", "REVERB_SERVER_HOST"];
 const FOREIGN_PORTS: &[&str] = &["SOKETI_PORT", "REVERB_SERVER_PORT"];
+
+/// The DSN of the app's pages, which counts where it is asked to.
+const PUBLIC_SENTRY_DSN: &str = "NEXT_PUBLIC_SENTRY_DSN";
 
 /// A value, and where it stood.
 #[derive(Clone, Debug)]
@@ -48,6 +56,8 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Environment {
     found: BTreeMap<String, Found>,
+    /// The DSN of the app's pages, if that is set and no other is.
+    pub public_sentry_dsn: Option<Found>,
     /// What somebody who watches the start should know.
     pub notes: Vec<String>,
     /// Files that a variable names and that cannot be read: which variable, and why.
@@ -63,6 +73,7 @@ impl Environment {
         let is_foreign = |name: &str| FOREIGN.iter().any(|(_, names)| names.contains(&name));
         let ours = |name: &str| {
             is_foreign(name)
+                || name == PUBLIC_SENTRY_DSN
                 || ["HERALD_", "PUSHER_", "SOKETI_", "REVERB_"].iter().any(|prefix| name.starts_with(prefix))
         };
         let mut all: BTreeMap<String, String> =
@@ -86,6 +97,9 @@ impl Environment {
                 environment.notes.push(format!("{origin} is used"));
                 environment.found.insert((*name).to_owned(), Found { value, origin });
             }
+        }
+        if !environment.found.contains_key("HERALD_SENTRY_DSN") && !all.contains_key("HERALD_SENTRY_DSN") {
+            environment.public_sentry_dsn = first(&[PUBLIC_SENTRY_DSN]).map(|(value, origin)| Found { value, origin });
         }
         if !all.contains_key("HERALD_LISTEN")
             && let Some(listen) = foreign_address(first(FOREIGN_HOSTS), first(FOREIGN_PORTS))

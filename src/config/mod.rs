@@ -10,6 +10,7 @@ pub mod environment;
 pub mod kind;
 pub mod options;
 pub mod redis_url;
+mod secrets;
 pub mod section;
 
 use std::collections::HashMap;
@@ -20,11 +21,12 @@ use herald_protocol::Secret;
 use toml::Table;
 
 pub use database_url::{DatabaseUrl, Pooler};
+use kind::SentryDsn;
 pub use kind::{AuthDefault, Listen, LogFormat, WhenUnreachable, is_type_pattern};
 pub use options::{
     AppOptions, AuthOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions, DispatchOptions,
-    IntegrationOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions, ServerOptions,
-    ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
+    IntegrationOptions, Limits, LogOptions, NotificationOptions, QueueOptions, RuleOptions, SentryOptions,
+    ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 
@@ -45,6 +47,8 @@ pub struct Loaded {
     pub notes: Vec<String>,
     /// What is likely a mistake, though nothing that prevents the start.
     pub warnings: Vec<String>,
+    /// Every value that is shown to nobody, and its parts: what must not leave the process by any way.
+    pub secrets: Vec<Secret>,
     /// Whether no app was configured, so that the newcomer's credentials are in effect.
     pub is_newcomer: bool,
 }
@@ -104,6 +108,7 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
     let root = Place { file, environment: Some("HERALD_".to_owned()), ..Place::default() };
     let mut config = Config::read(root, &mut reader);
     let is_newcomer = apps_of_environment(&environment, &mut config, &mut reader);
+    public_dsn(&environment, &mut config, &mut reader, &mut notes);
     reader.known.insert("HERALD_CONFIG".to_owned());
     let unknown = environment.names().filter(|name| !reader.known.contains(*name));
     let warnings = unknown.map(|name| {
@@ -120,8 +125,12 @@ pub fn load(variables: impl IntoIterator<Item = (String, String)>, named: Option
     let mut warnings: Vec<String> = warnings.collect();
     warnings.extend(likely_mistakes(&config.auth));
     check(&config, is_newcomer, &mut reader);
-    let problems = reader.problems;
-    if problems.is_empty() { Ok(Loaded { config, notes, warnings, is_newcomer }) } else { Err(Problems(problems)) }
+    let (problems, secrets) = (reader.problems, reader.secrets);
+    if problems.is_empty() {
+        Ok(Loaded { config, notes, warnings, secrets, is_newcomer })
+    } else {
+        Err(Problems(problems))
+    }
 }
 
 fn read(path: &Path, named_by: &str) -> Result<Table, Problem> {
@@ -170,6 +179,20 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
     let [id, key, secret] = NEWCOMER;
     config.apps.push(AppOptions { id: id.to_owned(), key: key.to_owned(), secret: Secret::new(secret), ..app });
     true
+}
+
+/// The DSN of the app's pages is another project's: it counts only if that is asked for.
+fn public_dsn(environment: &Environment, config: &mut Config, reader: &mut Reader<'_>, notes: &mut Vec<String>) {
+    let Some(found) = environment.public_sentry_dsn.as_ref().filter(|_| config.sentry.dsn.is_none()) else { return };
+    if config.sentry.use_public_dsn {
+        config.sentry.dsn = reader.value::<SentryDsn>("sentry.dsn", found);
+        notes.push(format!("{} is used", found.origin));
+    } else {
+        notes.push(format!(
+            "{} is left to the app's pages; with HERALD_SENTRY_USE_PUBLIC_DSN=true Herald reports there too",
+            found.origin
+        ));
+    }
 }
 
 /// What is allowed in who users are, and yet seldom meant.

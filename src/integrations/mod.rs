@@ -6,4 +6,5 @@ pub mod authorizer;
 pub mod clerk;
 pub mod jwks;
 pub mod provider;
+pub mod sentry;
 pub mod standard_webhooks;

@@ -3,6 +3,7 @@
 //!
 //! What counts is the address that is connected to, whatever name has led there.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -33,20 +34,23 @@ pub fn check_url(url: &Url) -> Result<(), Forbidden> {
     }
 }
 
+/// Where a host is, without what is asked nothing.
+///
+/// # Errors
+/// When nobody knows the name, or nothing is left.
+pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    let allowed: Vec<SocketAddr> = found.filter(|address| check(address.ip()).is_ok()).collect();
+    if allowed.is_empty() { Err(io::Error::other(Forbidden)) } else { Ok(allowed) }
+}
+
 /// The machine's own way to resolve names, without what is asked nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver;
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
-        Box::pin(async move {
-            let found = tokio::net::lookup_host((name.as_str(), 0)).await?;
-            let allowed: Vec<SocketAddr> = found.filter(|address| check(address.ip()).is_ok()).collect();
-            if allowed.is_empty() {
-                return Err(Forbidden.into());
-            }
-            Ok(Box::new(allowed.into_iter()) as Addrs)
-        })
+        Box::pin(async move { Ok(Box::new(lookup(name.as_str(), 0).await?.into_iter()) as Addrs) })
     }
 }
 

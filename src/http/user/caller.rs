@@ -10,6 +10,7 @@ use crate::apps::App;
 use crate::http::fault::Fault;
 use crate::identity::Identity;
 use crate::integrations::provider::NotIdentified;
+use crate::integrations::sentry;
 use crate::metrics;
 use crate::parts::Parts;
 
@@ -21,6 +22,15 @@ const APP: &str = "x-herald-app";
 /// # Errors
 /// [`Fault::Unauthenticated`]; what it says of the token is for the log only.
 pub async fn identity(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
+    let identity = identified(parts, headers).await;
+    match &identity {
+        Ok(identity) => sentry::is_user(&identity.user, None),
+        Err(_) => sentry::user_action("token", "", "refused"),
+    }
+    identity
+}
+
+async fn identified(parts: &Parts, headers: &HeaderMap) -> Result<Identity, Fault> {
     let refuse = |given, reason: String| {
         metrics::auth_failed("token", if given { "invalid" } else { "missing" });
         Fault::Unauthenticated { given, reason }
