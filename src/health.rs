@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Listen;
+use crate::integrations::sentry;
 use crate::outgoing::problem::CallProblem;
 use crate::parts::Parts;
 use crate::rotation;
@@ -42,6 +43,8 @@ pub enum Service {
     Clerk,
     /// Where users' files are.
     Cloudinary,
+    /// Where faults are reported.
+    Sentry,
     /// Users and notifications.
     Database,
     /// What joins the nodes.
@@ -50,7 +53,7 @@ pub enum Service {
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 5] = [Self::Pusher, Self::Clerk, Self::Cloudinary, Self::Database, Self::Redis];
+    pub const ALL: [Self; 6] = [Self::Pusher, Self::Clerk, Self::Cloudinary, Self::Sentry, Self::Database, Self::Redis];
 
     /// Its name in answers and in the configuration.
     #[must_use]
@@ -59,6 +62,7 @@ impl Service {
             Self::Pusher => "pusher",
             Self::Clerk => "clerk",
             Self::Cloudinary => "cloudinary",
+            Self::Sentry => "sentry",
             Self::Database => "database",
             Self::Redis => "redis",
         }
@@ -67,7 +71,7 @@ impl Service {
     const fn fresh_for(self) -> Duration {
         match self {
             Self::Cloudinary => FRESH_OF_OTHERS,
-            Self::Pusher | Self::Clerk | Self::Database | Self::Redis => FRESH,
+            Self::Pusher | Self::Clerk | Self::Sentry | Self::Database | Self::Redis => FRESH,
         }
     }
 }
@@ -180,6 +184,13 @@ async fn check(service: Service, parts: Arc<Parts>) -> Outcome {
         Service::Cloudinary => match &parts.cloudinary {
             None => Outcome::NOT_CONFIGURED,
             Some(cloudinary) => of_call(cloudinary.ping().await),
+        },
+        Service::Sentry => match &parts.config.sentry.dsn {
+            None => Outcome::NOT_CONFIGURED,
+            Some(dsn) => match sentry::health::check(dsn).await {
+                Ok(()) => Outcome::OK,
+                Err(unreachable) => Outcome::down(unreachable.code()),
+            },
         },
         Service::Database => database(&parts).await,
         Service::Redis => match parts.hub.cluster.ping().await {

@@ -121,6 +121,8 @@ metrics! {
     outgoing_state(service, state) = "herald_outgoing_breaker_changes_total";
     /// Requests refused because their caller made too many, by the limit's name.
     rate_limited(policy) = "herald_rate_limited_total";
+    /// Events and traces for Sentry, by result: sent, limited (more than ten of a kind in a minute), dropped (the queue is full, or Sentry did not take it).
+    reported(result) = "herald_sentry_reports_total";
     /// HTTP requests, by route and status.
     http_request(route, status) = "herald_http_requests_total";
     histograms:

@@ -65,7 +65,12 @@ pub enum Ended {
 ///
 /// # Errors
 /// When a listener cannot be bound or a certificate cannot be read.
-pub async fn run(loaded: Loaded, again: Again, welcome: impl FnOnce(&str)) -> anyhow::Result<Ended> {
+pub async fn run(
+    loaded: Loaded,
+    outgoing: Outgoing,
+    again: Again,
+    welcome: impl FnOnce(&str),
+) -> anyhow::Result<Ended> {
     let Loaded { config, written, .. } = loaded;
     let recorded = metrics::install()?;
     let tls = Tls::load(&config.tls)?.map(Arc::new);
@@ -74,7 +79,6 @@ pub async fn run(loaded: Loaded, again: Again, welcome: impl FnOnce(&str)) -> an
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
-    let outgoing = Outgoing::new()?;
     let webhooks = Arc::new(Webhooks::start(&apps, &outgoing, &config.server.data_dir));
     let node = Arc::new(Node::new(&apps, &webhooks, config.cluster.redis.url.is_some()));
     let cluster: Arc<dyn Cluster> = match &config.cluster.redis.url {

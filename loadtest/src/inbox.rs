@@ -145,6 +145,9 @@ fn measure(herald: &Path, store: &Kept) -> anyhow::Result<Figures> {
     let mut environment = vec![
         ("HERALD_DATA_DIR", data.as_str()),
         ("HERALD_LOG_LEVEL", "warn"),
+        // What is measured is how much can be asked, not how much may.
+        ("HERALD_LIMITS_SERVERS", "off"),
+        ("HERALD_LIMITS_INBOX_READS", "off"),
         ("HERALD_AUTH_JWT_KEY", key("test_public_key_pem")?),
         ("HERALD_CLERK_AUTHORIZED_PARTIES", "https://app.example.com"),
     ];

@@ -5,8 +5,11 @@ use std::num::NonZero;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use herald::config::{LogFormat, LogOptions, Sources};
+use herald::integrations::sentry;
+use herald::outgoing::Outgoing;
 use herald::reload::Again;
 use herald::server::{self, Ended};
 use tracing::Level;
@@ -16,10 +19,16 @@ use tracing_subscriber::{EnvFilter, Layer as _, reload};
 
 use super::{runtime, say};
 
+/// How long the end waits for reports that are under way.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
+
 pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCode> {
     let mut loaded = sources.load()?;
     loaded.config.database.migrate &= !no_migrate;
-    let set_level = write_log(&loaded.config.log);
+    let outgoing = Outgoing::new()?;
+    // Before there are threads: each has what the first one has.
+    let reports = sentry::start(&loaded.config, &loaded.secrets, &outgoing)?;
+    let set_level = write_log(&loaded.config.log, reports.is_some());
     loaded.notes.iter().for_each(|note| tracing::info!("{note}"));
     loaded.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     match rlimit::increase_nofile_limit(u64::MAX) {
@@ -31,7 +40,7 @@ pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCod
     let runtime = runtime(loaded.config.server.threads.unwrap_or(cores - 1).max(1))?;
     let manager = sources.variables.iter().find(|(name, _)| name == "NOTIFY_SOCKET").map(|(_, path)| path.clone());
     let again = Again { sources: sources.clone(), set_level };
-    let ended = runtime.block_on(server::run(loaded, again, |url| {
+    let ended = runtime.block_on(server::run(loaded, outgoing, again, |url| {
         if let Some(Err(error)) = manager.as_deref().map(tell_manager) {
             tracing::warn!(%error, "systemd could not be told that the server is ready");
         }
@@ -40,6 +49,9 @@ pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCod
         }
     }));
     runtime.shutdown_background();
+    if let Some(reports) = reports {
+        reports.finish(if matches!(ended, Ok(Ended::AtOnce)) { Duration::ZERO } else { LAST_REPORTS });
+    }
     Ok(match ended? {
         Ended::InOrder => ExitCode::SUCCESS,
         Ended::AtOnce => ExitCode::FAILURE,
@@ -47,7 +59,7 @@ pub(crate) fn run(sources: &Sources, no_migrate: bool) -> anyhow::Result<ExitCod
 }
 
 /// To stderr: stdout is for what was asked for. What it returns changes from which level on it is written.
-fn write_log(options: &LogOptions) -> Box<dyn Fn(Level) + Send + Sync> {
+fn write_log(options: &LogOptions, is_reported: bool) -> Box<dyn Fn(Level) + Send + Sync> {
     // The libraries below say little that an operator can use; at `debug` and `trace` Herald's own lines are what is wanted.
     let filter = |level| EnvFilter::new(format!("warn,herald={level},herald_protocol={level}"));
     let (level, changed) = reload::Layer::new(filter(options.level));
@@ -59,7 +71,12 @@ fn write_log(options: &LogOptions) -> Box<dyn Fn(Level) + Send + Sync> {
         LogFormat::Auto if !is_terminal => log.json().flatten_event(true).boxed(),
         LogFormat::Auto | LogFormat::Text => log.with_ansi(is_terminal).boxed(),
     };
-    tracing_subscriber::registry().with(level).with(log).init();
+    let log = tracing_subscriber::registry().with(level).with(log);
+    if is_reported {
+        log.with(sentry::layers()).init()
+    } else {
+        log.init()
+    }
     Box::new(move |level| {
         if let Err(error) = changed.reload(filter(level)) {
             tracing::warn!(%error, "the log's level stays as it was");

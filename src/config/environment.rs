@@ -43,6 +43,11 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("HERALD_TOKENS_KEYS", &["HERALD_TOKEN_KEYS"]),
     ("HERALD_TOKENS_STRICT", &["HERALD_TOKEN_KEYS_STRICT"]),
     ("HERALD_NOTIFICATIONS_REQUIRE_KNOWN_USERS", &["HERALD_REQUIRE_KNOWN_USERS"]),
+    ("HERALD_SENTRY_DSN", &["SENTRY_DSN"]),
+    ("HERALD_SENTRY_ENVIRONMENT", &["SENTRY_ENVIRONMENT"]),
+    ("HERALD_SENTRY_RELEASE", &["SENTRY_RELEASE"]),
+    ("HERALD_SENTRY_TRACES_SAMPLE_RATE", &["SENTRY_TRACES_SAMPLE_RATE"]),
+    ("HERALD_SENTRY_SEND_PII", &["SENTRY_SEND_PII"]),
     ("HERALD_APP_CLIENT_EVENTS", &["SOKETI_DEFAULT_APP_ENABLE_CLIENT_MESSAGES"]),
     ("HERALD_PATH_PREFIX", &["SOKETI_PATH_PREFIX", "REVERB_SERVER_PATH"]),
     ("HERALD_TLS_CERT", &["SOKETI_SSL_CERT"]),
@@ -111,6 +116,9 @@ const SECRET_WORDS: &[&str] = &[
     "CLOUDINARY_URL",
 ];
 
+/// The DSN of the app's pages, which counts where it is asked to.
+const PUBLIC_SENTRY_DSN: &str = "NEXT_PUBLIC_SENTRY_DSN";
+
 /// A value, and where it stood.
 #[derive(Clone, Debug)]
 pub struct Found {
@@ -135,6 +143,8 @@ pub struct Environment {
     found: BTreeMap<String, Found>,
     /// Whether the app beside it says that it runs in production (`NODE_ENV`).
     pub is_production: bool,
+    /// The DSN of the app's pages, if that is set and no other is.
+    pub public_sentry_dsn: Option<Found>,
     /// What somebody who watches the start should know.
     pub notes: Vec<String>,
     /// What is likely a mistake.
@@ -157,6 +167,7 @@ impl Environment {
             is_foreign(name)
                 || FOREIGN_LEVELS.contains(&name)
                 || name == PUBLIC_KEY
+                || name == PUBLIC_SENTRY_DSN
                 || ["HERALD_", "PUSHER_", "SOKETI_", "REVERB_"].iter().any(|prefix| name.starts_with(prefix))
         };
         all.retain(|name, _| ours(unfiled(name)));
@@ -175,6 +186,9 @@ impl Environment {
             {
                 environment.take(name, found);
             }
+        }
+        if !environment.found.contains_key("HERALD_SENTRY_DSN") && !all.contains_key("HERALD_SENTRY_DSN") {
+            environment.public_sentry_dsn = first(&all, &[PUBLIC_SENTRY_DSN]);
         }
         if !all.contains_key("HERALD_LISTEN")
             && let Some(listen) = foreign_address(first(&all, FOREIGN_HOSTS), first(&all, FOREIGN_PORTS))

@@ -12,6 +12,7 @@ use std::time::Duration;
 use herald_protocol::Secret;
 use herald_protocol::webhook::WebhookKind;
 use ipnet::IpNet;
+use sentry::types::Dsn;
 use toml::Value;
 use url::Url;
 
@@ -707,6 +708,58 @@ impl Kind for WebhookSecret {
     }
     fn write(_: &Secrets) -> Option<String> {
         Some("\"***\"".to_owned())
+    }
+}
+
+/// Where a project of Sentry is. It is no secret, and yet shown to nobody: with it anybody could report.
+#[derive(Debug)]
+pub struct SentryDsn;
+
+impl Kind for SentryDsn {
+    type Value = Dsn;
+    fn is_secret(_written: &str) -> bool {
+        true
+    }
+    fn allowed() -> String {
+        "a project's DSN, such as https://KEY@o1.ingest.sentry.io/2".to_owned()
+    }
+    fn read(value: &Value) -> Option<Dsn> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Dsn> {
+        text.trim().parse().ok()
+    }
+    fn write(_: &Dsn) -> Option<String> {
+        Some("\"***\"".to_owned())
+    }
+}
+
+text_kind! { /// How a release or an environment is called in Sentry.
+ReportName: String, "text of 1 to 200 characters without line breaks, tabs, / and \\",
+|text| {
+    let plain = |character: char| !character.is_control() && !matches!(character, '/' | '\\');
+    let text = text.trim();
+    ((1..=200).contains(&text.chars().count()) && text.chars().all(plain)).then(|| text.to_owned())
+}, String::clone }
+
+/// A part of a whole.
+#[derive(Debug)]
+pub struct Share;
+
+impl Kind for Share {
+    type Value = f64;
+    fn allowed() -> String {
+        "a number from 0 to 1".to_owned()
+    }
+    fn read(value: &Value) -> Option<f64> {
+        let share = value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))?;
+        (0.0..=1.0).contains(&share).then_some(share)
+    }
+    fn parse(text: &str) -> Option<f64> {
+        Self::read(&Value::Float(text.trim().parse().ok()?))
+    }
+    fn write(share: &f64) -> Option<String> {
+        Some(Value::Float(*share).to_string())
     }
 }
 

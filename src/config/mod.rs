@@ -12,6 +12,7 @@ pub mod environment;
 pub mod kind;
 pub mod options;
 pub mod redis_url;
+mod secrets;
 pub mod section;
 
 use std::collections::HashMap;
@@ -22,11 +23,12 @@ use herald_protocol::Secret;
 use toml::Table;
 
 pub use database_url::{DatabaseUrl, Pooler};
+use kind::SentryDsn;
 pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_type_pattern};
 pub use options::{
     AppOptions, AuthOptions, CloudinaryOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions,
     DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions,
-    RuleOptions, ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
+    RuleOptions, SentryOptions, ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 pub use section::Written;
@@ -51,6 +53,8 @@ pub struct Loaded {
     pub warnings: Vec<String>,
     /// How it was written.
     pub written: Written,
+    /// Every value that is shown to nobody, and its parts: what must not leave the process by any way.
+    pub secrets: Vec<Secret>,
     /// Whether no app was configured, so that the newcomer's credentials are in effect.
     pub is_newcomer: bool,
     /// Whether the app beside it says that it runs in production (`NODE_ENV`).
@@ -153,6 +157,7 @@ fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Proble
     {
         url.password = Some(password.expose().to_owned());
     }
+    public_dsn(environment, &mut config, &mut reader, &mut notes);
     reader.known.insert("HERALD_CONFIG".to_owned());
     let unknown = environment.names().filter(|name| !reader.known.contains(*name));
     let warnings = unknown.map(|name| {
@@ -170,9 +175,9 @@ fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Proble
     warnings.extend(environment.warnings.iter().cloned());
     warnings.extend(likely_mistakes(&config.auth));
     check(&config, is_newcomer, &mut reader);
-    let Reader { problems, written, .. } = reader;
+    let Reader { problems, written, secrets, .. } = reader;
     if problems.is_empty() {
-        Ok(Loaded { config, notes, warnings, written, is_newcomer, is_production: environment.is_production })
+        Ok(Loaded { config, notes, warnings, written, secrets, is_newcomer, is_production: environment.is_production })
     } else {
         Err(Problems(problems))
     }
@@ -224,6 +229,20 @@ fn apps_of_environment(environment: &Environment, config: &mut Config, reader: &
     let [id, key, secret] = NEWCOMER;
     config.apps.push(AppOptions { id: id.to_owned(), key: key.to_owned(), secret: Secret::new(secret), ..app });
     true
+}
+
+/// The DSN of the app's pages is another project's: it counts only if that is asked for.
+fn public_dsn(environment: &Environment, config: &mut Config, reader: &mut Reader<'_>, notes: &mut Vec<String>) {
+    let Some(found) = environment.public_sentry_dsn.as_ref().filter(|_| config.sentry.dsn.is_none()) else { return };
+    if config.sentry.use_public_dsn {
+        config.sentry.dsn = reader.value::<SentryDsn>("sentry.dsn", found);
+        notes.push(format!("{} is used", found.origin));
+    } else {
+        notes.push(format!(
+            "{} is left to the app's pages; with HERALD_SENTRY_USE_PUBLIC_DSN=true Herald reports there too",
+            found.origin
+        ));
+    }
 }
 
 /// What is allowed in who users are, and yet seldom meant.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use herald_protocol::Secret;
 use herald_protocol::webhook::WebhookKind;
 use ipnet::IpNet;
+use sentry::types::Dsn;
 use url::Url;
 
 use super::cloudinary_url::CloudinaryUrl;
@@ -20,9 +21,9 @@ use super::kind::{
     CloudName, CloudinaryAddress, Count, DatabaseAddress, DefaultPreference, Encryption, File, FileEnding, Flag,
     FollowedTopic, Format, Headers, HealthService, Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind,
     Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise,
-    Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, Reset, ResetForm, Role,
-    SECOND, SecretText, Several, SignatureAlgorithm, Signing, Size, Time, TokenKeys, Transformations, TypePattern,
-    Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, ReportName, Reset,
+    ResetForm, Role, SECOND, SecretText, SentryDsn, Several, Share, SignatureAlgorithm, Signing, Size, Time, TokenKeys,
+    Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -142,6 +143,8 @@ options! {
         health: HealthOptions;
         /// What is written down.
         log: LogOptions;
+        /// Where what goes wrong is reported.
+        sentry: SentryOptions;
         [lists]
         /// The applications.
         apps: AppOptions;
@@ -524,6 +527,24 @@ options! {
         level: tracing::Level = tracing::Level::INFO, as Level;
         /// Text for people, JSON for programs; `auto` is text on a terminal and JSON otherwise.
         format: LogFormat = LogFormat::Auto, as Format;
+    }
+}
+
+options! {
+    /// Where what goes wrong is reported: Sentry, or whatever speaks its protocol. Off without `dsn`.
+    pub struct SentryOptions {
+        /// Where the project is (its "DSN"). It is shown to nobody.
+        dsn: Option<Dsn> = None, as Optional<SentryDsn>;
+        /// Whether `NEXT_PUBLIC_SENTRY_DSN` counts where there is no other: that is the project of the app's pages.
+        use_public_dsn: bool = false, as Flag;
+        /// Which of your installations this is.
+        environment: String = "production".to_owned(), as ReportName;
+        /// What runs; if nothing is said, `herald@` and its version.
+        release: Option<String> = None, as Optional<ReportName>;
+        /// Which part of the HTTP requests is traced. Health checks, metrics and unknown addresses never are, nor is what happens on sockets.
+        traces_sample_rate: f64 = 0.05, as Share;
+        /// Whether addresses, and mail addresses where they are known, are sent along. Ids of users are in any case.
+        send_pii: bool = false, as Flag;
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
+use herald_protocol::Secret;
 use toml::{Table, Value};
 
-use super::environment::Environment;
+use super::environment::{Environment, Found};
 use super::kind::Kind;
+use super::secrets;
 
 /// A part of the configuration; `options!` implements it.
 pub trait Section: Default {
@@ -43,6 +45,8 @@ pub struct Reader<'a> {
     pub problems: Vec<Problem>,
     /// Names in the environment that some option has.
     pub known: BTreeSet<String>,
+    /// Values that are shown to nobody, with their parts.
+    pub secrets: Vec<Secret>,
     /// Where the values came from, by option and by which of several; what is a default is not there.
     pub origins: BTreeMap<(String, String), String>,
     /// How they were written.
@@ -168,6 +172,7 @@ impl<'a> Reader<'a> {
             file,
             problems: Vec::new(),
             known: BTreeSet::new(),
+            secrets: Vec::new(),
             origins: BTreeMap::new(),
             written: Written::default(),
         }
@@ -185,20 +190,32 @@ impl<'a> Reader<'a> {
             if value.is_none() {
                 self.wrong::<K>(&path, self.origin(place), &written.to_string());
             }
+            if K::is_secret(&written.to_string()) {
+                secrets::of_value(&written, &mut self.secrets);
+            }
         }
         if let Some(prefix) = &place.environment {
             let variable = prefix.clone() + &name.to_uppercase();
             if let Some(found) = self.environment.get(&variable) {
                 self.written.note(&this, &found.value);
                 self.origins.insert(this, found.origin.clone());
-                match K::parse(&found.value) {
-                    Some(parsed) => value = Some(parsed),
-                    None => self.wrong::<K>(&path, found.origin.clone(), &format!("{:?}", found.value)),
-                }
+                value = self.value::<K>(&path, found).or(value);
             }
             self.known.insert(variable);
         }
         value.unwrap_or_else(default)
+    }
+
+    /// What the environment says of an option; a value that is not allowed is noted.
+    pub fn value<K: Kind>(&mut self, path: &str, found: &Found) -> Option<K::Value> {
+        if K::is_secret(&found.value) {
+            secrets::of_text(&found.value, &mut self.secrets);
+        }
+        let value = K::parse(&found.value);
+        if value.is_none() {
+            self.wrong::<K>(path, found.origin.clone(), &format!("{:?}", found.value));
+        }
+        value
     }
 
     /// A section within `place`.

@@ -15,6 +15,7 @@ use herald_protocol::{ChannelKind, ChannelName, CloseReason, InvalidChannelName,
 use crate::apps::Permit;
 use crate::hub::users::SignIn;
 use crate::hub::{Client, Hub, Later, Subscription};
+use crate::integrations::sentry;
 use crate::limits::Rate;
 use crate::metrics;
 
@@ -80,7 +81,11 @@ impl Session {
             Ok(ClientMessage::Ping) => self.client.send(server::PONG),
             Ok(ClientMessage::Pong) => {}
             Ok(ClientMessage::Subscribe(wish)) => self.subscribe(&wish),
-            Ok(ClientMessage::Unsubscribe { channel }) => self.forget(&channel),
+            Ok(ClientMessage::Unsubscribe { channel }) => {
+                if self.forget(&channel) {
+                    sentry::user_action("unsubscribe", &channel, "ok");
+                }
+            }
             Ok(ClientMessage::SignIn { auth, user_data }) => self.sign_in(&auth, &user_data),
             Ok(ClientMessage::Event(event)) => match self.client_event(&event) {
                 Ok(later) => return Ok(Some(later)),
@@ -110,8 +115,14 @@ impl Session {
     }
 
     fn subscribe(&mut self, wish: &Subscribe) {
-        if let Err((kind, message)) = self.try_subscribe(wish) {
-            self.client.send(&server::subscription_error(&wish.channel, kind, &message));
+        match self.try_subscribe(wish) {
+            Ok(()) => sentry::user_action("subscribe", &wish.channel, "ok"),
+            Err((kind, message)) => {
+                // What is no channel's name may be anything.
+                let is_name = !matches!(kind, SubscriptionError::InvalidChannel | SubscriptionError::NameTooLong);
+                sentry::user_action("subscribe", if is_name { &wish.channel } else { "" }, "refused");
+                self.client.send(&server::subscription_error(&wish.channel, kind, &message));
+            }
         }
     }
 
@@ -133,7 +144,7 @@ impl Session {
         let member = if kind.is_presence() { Some(self.member(wish)?) } else { None };
         self.authorized |= kind.needs_authorization();
         match self.subscriptions.get(&name) {
-            Some(known) if known.is_refused() => self.forget(name.as_str()),
+            Some(known) if known.is_refused() => _ = self.forget(name.as_str()),
             Some(known) => {
                 known.answer_again(&self.client);
                 return Ok(());
@@ -153,10 +164,11 @@ impl Session {
         Ok(())
     }
 
-    fn forget(&mut self, channel: &str) {
-        if let Some(subscription) = self.subscriptions.remove(channel) {
-            self.hub.unsubscribe(&self.client, &subscription);
-        }
+    /// Whether there was a subscription to give up.
+    fn forget(&mut self, channel: &str) -> bool {
+        let Some(subscription) = self.subscriptions.remove(channel) else { return false };
+        self.hub.unsubscribe(&self.client, &subscription);
+        true
     }
 
     fn authorize(&self, name: &ChannelName, wish: &Subscribe) -> Result<(), Failure> {
@@ -209,7 +221,9 @@ impl Session {
     }
 
     fn sign_in(&mut self, auth: &str, user_data: &str) {
-        if let Err(message) = self.try_sign_in(auth, user_data) {
+        let done = self.try_sign_in(auth, user_data);
+        sentry::user_action("sign in", "", if done.is_ok() { "ok" } else { "refused" });
+        if let Err(message) = done {
             self.client.send(&server::error(Some(4009), &message, None));
         }
     }
@@ -235,6 +249,7 @@ impl Session {
         let before = self.user.as_ref().map(|user| user.watched.as_slice());
         let success = server::signin_success(user_data);
         self.hub.sign_in(&self.client, SignIn { user: &data.id, success, watched: &watched, before, notice });
+        sentry::is_user(data.id.as_str(), Some(&data.user_info));
         self.user = Some(Box::new(SignedIn { data, watched }));
         self.authorized = true;
         Ok(())

@@ -13,6 +13,7 @@ pub mod limits;
 pub mod ops;
 pub mod peer;
 pub mod pusher;
+mod report;
 pub mod upgrade;
 pub mod user;
 pub mod widget;
@@ -26,6 +27,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 
+use crate::integrations::sentry;
 use crate::metrics;
 use crate::parts::Parts;
 use error::{ApiError, Refusal};
@@ -35,7 +37,7 @@ use fault::Fault;
 pub fn routes(parts: Arc<Parts>) -> Router {
     let prefix = &parts.config.server.path_prefix;
     let users = parts.identity.as_ref().map(|_| user::routes(&parts)).unwrap_or_default();
-    Router::new()
+    let routes = Router::new()
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(users)
         .merge(inbound::routes(&parts))
@@ -46,8 +48,9 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .merge(ops::health())
         .fallback(async |state, request| refuse(state, request, ApiError::NotFound).await)
         .method_not_allowed_fallback(async |state, request| refuse(state, request, ApiError::MethodNotAllowed).await)
-        .layer(from_fn_with_state(Arc::clone(&parts), watch))
-        .with_state(parts)
+        .layer(from_fn_with_state(Arc::clone(&parts), watch));
+    let routes = if sentry::is_on() { report::layers(routes, &parts) } else { routes };
+    routes.with_state(parts)
 }
 
 /// Refuses what there is not, in the form of the API that it would belong to.
@@ -62,7 +65,8 @@ async fn refuse(State(parts): State<Arc<Parts>>, request: Request, error: ApiErr
     }
 }
 
-/// Counts requests by the last part of their route, and status; who is refused gets a line in the log.
+/// Counts requests by the last part of their route, and status; who is refused gets a line in the log, and a fault of ours one that is an
+/// error.
 async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) -> Response {
     let path = request.extensions().get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let route = ROUTES.into_iter().find(|(end, _)| path.ends_with(end)).map_or("other", |(_, route)| route);
@@ -73,7 +77,10 @@ async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) ->
         route,
         STATUSES.into_iter().find(|(code, _)| *code == status).map_or("other", |(_, text)| text),
     );
-    if let Some(Refusal(reason)) = response.extensions().get() {
+    let refusal = response.extensions().get();
+    if let Some(Refusal(reason)) = refusal.filter(|_| status == StatusCode::INTERNAL_SERVER_ERROR) {
+        tracing::error!(status = status.as_u16(), reason, route, %address, "a request has failed");
+    } else if let Some(Refusal(reason)) = refusal {
         tracing::info!(status = status.as_u16(), reason, route, %address, "request refused");
     }
     response

@@ -26,6 +26,7 @@ use crate::http::limits::{self, Caller, Policy};
 use crate::http::peer::Peer;
 use crate::hub::Client;
 use crate::hub::queue::{Bounds, Queue};
+use crate::integrations::sentry;
 use crate::metrics;
 use crate::parts::Parts;
 
@@ -75,7 +76,8 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
     }
     let on_upgrade = hyper::upgrade::on(&mut request);
     let serving = Arc::clone(&parts);
-    parts.connections.spawn(async move {
+    let app = admitted.as_ref().ok().filter(|_| sentry::is_on()).map(|(app, _)| Arc::clone(app));
+    let served = async move {
         let Ok(upgraded) = on_upgrade.await else { return };
         let (socket, admitted) = match admitted {
             Ok(admitted) => (open(upgraded, admitted.0.limits().event_data + MESSAGE_OVERHEAD), Ok(admitted)),
@@ -83,7 +85,11 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
         };
         let Some(socket) = socket else { return };
         serve(serving, socket, admitted).await;
-    });
+    };
+    match app {
+        Some(app) => parts.connections.spawn(sentry::connection(app.id(), peer.address, served)),
+        None => parts.connections.spawn(served),
+    };
     let headers = [
         (header::CONNECTION, HeaderValue::from_static("upgrade")),
         (header::UPGRADE, HeaderValue::from_static("websocket")),

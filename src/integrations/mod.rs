@@ -7,4 +7,5 @@ pub mod clerk;
 pub mod cloudinary;
 pub mod jwks;
 pub mod provider;
+pub mod sentry;
 pub mod standard_webhooks;

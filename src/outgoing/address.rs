@@ -3,6 +3,7 @@
 //!
 //! What counts is the address that is connected to, whatever name has led there.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -80,6 +81,16 @@ pub fn check_url(url: &Url, named_by: NamedBy) -> Result<(), Forbidden> {
     }
 }
 
+/// Where a host is. One that leads to what is asked nothing as well leads nowhere.
+///
+/// # Errors
+/// When nobody knows the name, or it leads there.
+pub async fn lookup(host: &str, port: u16, named_by: NamedBy) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await?.collect();
+    found.iter().try_for_each(|address| check(address.ip(), named_by)).map_err(io::Error::other)?;
+    Ok(found)
+}
+
 /// The machine's own way to resolve names, without what is asked nothing.
 #[derive(Clone, Copy, Debug)]
 pub struct Resolver(pub NamedBy);
@@ -87,14 +98,7 @@ pub struct Resolver(pub NamedBy);
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         let Self(named_by) = *self;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            // One that leads elsewhere as well is nobody's to be trusted.
-            for address in &found {
-                check(address.ip(), named_by)?;
-            }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
+        Box::pin(async move { Ok(Box::new(lookup(name.as_str(), 0, named_by).await?.into_iter()) as Addrs) })
     }
 }
 

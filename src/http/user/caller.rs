@@ -11,6 +11,7 @@ use crate::http::fault::Fault;
 use crate::http::limits::{self, Caller, Policy};
 use crate::identity::Identity;
 use crate::integrations::provider::NotIdentified;
+use crate::integrations::sentry;
 use crate::metrics;
 use crate::parts::Parts;
 
@@ -24,10 +25,12 @@ const APP: &str = "x-herald-app";
 pub async fn identity(parts: &Parts, head: &request::Parts, policy: Policy) -> Result<Identity, Fault> {
     match identify(parts, &head.headers).await {
         Ok(identity) => {
+            sentry::is_user(&identity.user, None);
             limits::count(parts, &head.extensions, policy, Caller::User(&identity.user)).await?;
             Ok(identity)
         }
         Err(fault @ Fault::Unauthenticated { given: true, .. }) => {
+            sentry::user_action("token", "", "refused");
             limits::count_failure(parts, &head.extensions, &head.headers).await?;
             Err(fault)
         }
