@@ -16,6 +16,7 @@ mod keys;
 mod log;
 mod metrics;
 mod process;
+mod sentry;
 mod shutdown;
 mod socket;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]

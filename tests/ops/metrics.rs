@@ -98,6 +98,7 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
         "[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
+         [sentry]\ndsn = \"http://key@{dead}/1\"\ntraces_sample_rate = 1\n\
          [dispatch]\nurl = \"http://{dead}/\"\nsecret = \"whsec_bm90IGEgc2VjcmV0\"\n\
          [[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\
          [[apps.webhooks]]\nurl = \"{}\"\n[[apps.webhooks]]\nurl = \"http://{dead}/\"\n",
