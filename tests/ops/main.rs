@@ -20,6 +20,7 @@ mod process;
 mod proxies;
 mod reload;
 mod rotation;
+mod sentry;
 mod shutdown;
 mod socket;
 #[allow(dead_code, unused_imports, reason = "shared with the black-box tests, which use the rest")]

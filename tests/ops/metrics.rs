@@ -100,6 +100,7 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let config = format!(
         "[limits]\nfailed_auth = \"1/h\"\n[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
+         [sentry]\ndsn = \"http://key@{dead}/1\"\ntraces_sample_rate = 1\n\
          [dispatch]\nurl = \"http://{dead}/\"\nsecret = \"whsec_bm90IGEgc2VjcmV0\"\n\
          [integrations.cloudinary]\nurl = \"cloudinary://1:2@demo\"\napi_url = \"http://{dead}\"\n\
          [[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\

@@ -7,9 +7,11 @@
 //!
 //! Always: without a DSN none of this exists, neither client, layers, hubs nor thread; nobody waits for Sentry, not even a panic; what clients
 //! and backends send is never part of a report, only what it was about.
-//! Not here: traces of a connection's life, which would never end; the SDK's own transport, which waits without end for a Sentry that hangs.
+//! Not here: traces of a connection's life, which would never end; the SDK's own transport, which waits without end for a Sentry that hangs;
+//! its own way with panics, which looks for names of functions, and waits for the transport, on a thread that serves clients.
 
 pub mod health;
+mod panics;
 pub mod scrub;
 pub mod transport;
 pub mod verdict;
@@ -19,9 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use ::sentry::integrations::backtrace::ProcessStacktraceIntegration;
 use ::sentry::integrations::contexts::ContextIntegration;
-use ::sentry::integrations::panic::PanicIntegration;
 use ::sentry::integrations::tracing::{BreadcrumbLayer, ErrorLayer};
 use ::sentry::protocol::{Event, Map, Value};
 use ::sentry::{
@@ -71,6 +71,7 @@ pub fn start(config: &Config, secrets: &[Secret], outgoing: &Outgoing) -> anyhow
     let names = |metadata: &String| metadata == "subscription";
     TELLS_SUBSCRIPTION.store(config.auth.user_info_metadata.iter().any(names), Ordering::Relaxed);
     IS_ON.store(true, Ordering::Relaxed);
+    panics::install();
     Ok(Some(Reports(client)))
 }
 
@@ -85,9 +86,6 @@ fn client_options(options: &SentryOptions, dsn: ::sentry::types::Dsn, transport:
         .max_breadcrumbs(BREADCRUMBS)
         .default_integrations(false) // those look for variables of their own
         .add_integration(ContextIntegration::new())
-        .add_integration(PanicIntegration::new())
-        .add_integration(ProcessStacktraceIntegration)
-        .in_app_include(vec!["herald"])
         .traces_sampler(move |context: &TransactionContext| if is_traced(context.name()) { rate } else { 0.0 })
         .before_send(move |event: Event<'static>| verdicts.pass(event))
         .transport(transport::Factory(transport));

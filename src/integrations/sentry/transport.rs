@@ -15,11 +15,14 @@ use ::sentry::types::Dsn;
 use ::sentry::{Envelope, TransportFactory, TransportOptions};
 use anyhow::Context as _;
 use axum::http::{HeaderMap, header};
+use backtrace::Backtrace;
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio_util::sync::CancellationToken;
 
+use super::panics;
 use super::scrub::Scrub;
 use crate::metrics;
 use crate::outgoing::service::{CallError, Limits, Retry, Service, retry_after};
@@ -36,10 +39,17 @@ const CLIENT: &str = concat!("herald/", env!("CARGO_PKG_VERSION"));
 /// See the module.
 #[derive(Debug)]
 pub struct Transport {
-    queue: mpsc::Sender<Envelope>,
+    queue: mpsc::Sender<Waiting>,
     stop: CancellationToken,
     ended: Mutex<threads::Receiver<()>>,
     lost: Arc<OnceLock<Recorder>>,
+}
+
+/// What waits to be sent, and for a panic the stack that goes with it.
+#[derive(Debug)]
+struct Waiting {
+    envelope: Envelope,
+    stack: Option<Backtrace>,
 }
 
 /// Hands the SDK its transport.
@@ -91,14 +101,15 @@ impl ::sentry::Transport for Transport {
         if !is_event && self.queue.capacity() <= QUEUE / 2 {
             return lose(&self.lost, &envelope, Some(Reason::QueueOverflow));
         }
-        if let Err(mpsc::error::TrySendError::Full(envelope) | mpsc::error::TrySendError::Closed(envelope)) =
-            self.queue.try_send(envelope)
+        let stack = if is_event { panics::stack() } else { None };
+        if let Err(TrySendError::Full(left) | TrySendError::Closed(left)) =
+            self.queue.try_send(Waiting { envelope, stack })
         {
-            lose(&self.lost, &envelope, Some(Reason::QueueOverflow));
+            lose(&self.lost, &left.envelope, Some(Reason::QueueOverflow));
         }
     }
 
-    /// Waits for nothing: the SDK asks for it while a thread panics, and on that thread clients are served.
+    /// Waits for nothing: whoever asks for it is on a thread that serves clients. The end of all waits ([`Transport::shutdown`]).
     fn flush(&self, _timeout: Duration) -> bool {
         true
     }
@@ -138,28 +149,29 @@ struct NotBefore {
 }
 
 impl Sender {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Envelope>, stop: CancellationToken) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Waiting>, stop: CancellationToken) {
         loop {
             let next = tokio::select! {
                 next = waiting.recv() => next,
                 () = stop.cancelled() => break,
             };
             match next {
-                Some(envelope) => self.deliver(&envelope).await,
+                Some(next) => self.deliver(next).await,
                 None => return,
             }
         }
         waiting.close(); // what is in it is sent still, as long as somebody waits for that
-        while let Some(envelope) = waiting.recv().await {
-            self.deliver(&envelope).await;
+        while let Some(next) = waiting.recv().await {
+            self.deliver(next).await;
         }
     }
 
-    async fn deliver(&mut self, envelope: &Envelope) {
+    async fn deliver(&mut self, next: Waiting) {
+        let envelope = &next.envelope;
         if self.not_before.of(envelope).is_some_and(|until| Instant::now() < until) {
             return lose(&self.lost, envelope, Some(Reason::RatelimitBackoff));
         }
-        let Some(body) = write(envelope, &self.scrub) else { return };
+        let Some(body) = write(envelope, next.stack, &self.scrub) else { return };
         let request = |client: &reqwest::Client| {
             let request = client.post(&self.url).header("X-Sentry-Auth", &self.auth);
             request.header(header::CONTENT_TYPE, "application/x-sentry-envelope").body(body.clone())
@@ -223,10 +235,11 @@ impl NotBefore {
 
 /// An envelope as it is sent: a line of headers, then for each item a line with its type and length and a line with itself. Only what Herald
 /// makes is written, and only after it was scrubbed.
-fn write(envelope: &Envelope, scrub: &Scrub) -> Option<Vec<u8>> {
+fn write(envelope: &Envelope, stack: Option<Backtrace>, scrub: &Scrub) -> Option<Vec<u8>> {
     let headers = envelope.headers().clone().with_sent_at(SystemTime::now());
     let mut text = serde_json::to_string(&headers).ok()?;
     let before = text.len();
+    let trace = stack.and_then(panics::named).and_then(|trace| serde_json::to_value(trace).ok());
     for item in envelope.items() {
         let (kind, mut payload) = match item {
             EnvelopeItem::Event(event) => ("event", serde_json::to_value(event).ok()?),
@@ -234,6 +247,9 @@ fn write(envelope: &Envelope, scrub: &Scrub) -> Option<Vec<u8>> {
             EnvelopeItem::ClientReport(report) => ("client_report", serde_json::to_value(report).ok()?),
             _ => continue,
         };
+        if let (Some(trace), Some(exception)) = (&trace, payload.pointer_mut("/exception/values/0")) {
+            exception["stacktrace"] = trace.clone();
+        }
         scrub.clean(&mut payload);
         let payload = payload.to_string();
         text.push_str(&format!("\n{}\n{payload}", json!({ "type": kind, "length": payload.len() })));
