@@ -8,6 +8,7 @@ pub mod apps;
 pub mod cluster;
 pub mod config;
 pub mod connection;
+pub mod doctor;
 pub mod due;
 pub mod health;
 pub mod http;

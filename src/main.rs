@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use commands::{check, listen, migrate, rotate_keys, serve, trigger};
+use commands::{check, doctor, listen, migrate, rotate_keys, serve, trigger};
 
 /// A realtime server that speaks the Pusher protocol.
 #[derive(Debug, Parser)]
@@ -46,6 +46,13 @@ enum Command {
     RotateKeys(EnvFiles),
     /// Say whether the configuration is right, and print what is in effect, secrets masked
     Check(EnvFiles),
+    /// Look at everything from outside in, and say what is wrong and how to mend it; exit code 1 if something is
+    Doctor {
+        #[command(flatten)]
+        what: doctor::Arguments,
+        #[command(flatten)]
+        env: EnvFiles,
+    },
     /// Send an event to a channel of a running server
     Trigger {
         #[command(flatten)]
@@ -74,6 +81,7 @@ fn main() -> ExitCode {
         Command::Migrate(env) => migrate::run(&sources(env)),
         Command::RotateKeys(env) => rotate_keys::run(&sources(env)),
         Command::Check(env) => check::run(&sources(env)),
+        Command::Doctor { what, env } => doctor::run(&sources(env), &what),
         Command::Trigger { what, env } => trigger::run(&sources(env), &what),
         Command::Listen { what, env } => listen::run(&sources(env), &what),
     };

@@ -60,9 +60,14 @@ pub async fn rotate(store: &dyn Store, ring: &KeyRing, progress: impl Fn(u64, u6
 /// # Errors
 /// When the store does not answer.
 pub async fn missing_keys(store: &dyn Store, ring: Option<&KeyRing>) -> Result<Vec<(String, u64)>, StoreError> {
-    let mut keys = store.tokens_by_key().await?;
+    Ok(without_key(store.tokens_by_key().await?, ring))
+}
+
+/// Those of the keys that the ring does not have.
+#[must_use]
+pub fn without_key(mut keys: Vec<(String, u64)>, ring: Option<&KeyRing>) -> Vec<(String, u64)> {
     keys.retain(|(key, _)| !ring.is_some_and(|ring| ring.has(key)));
-    Ok(keys)
+    keys
 }
 
 fn sealed_anew(ring: &KeyRing, row: &StoredTokens, column: TokenColumn, stored: &str) -> Result<String, NotOpened> {

@@ -1,6 +1,7 @@
 //! What the command line offers, a file each. Here: what several of them need.
 
 pub(crate) mod check;
+pub(crate) mod doctor;
 pub(crate) mod listen;
 pub(crate) mod migrate;
 pub(crate) mod rotate_keys;

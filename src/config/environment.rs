@@ -1,6 +1,6 @@
 //! The environment: Herald's own names, and those that people bring from Pusher, soketi, Reverb and the app beside it.
 //!
-//! Start at [`Environment::new`]: env files below, the process's own variables over them, then [`FOREIGN`] names become ours. Always: a
+//! Start at [`Environment::new`]: env files below, the process's own variables over them, then the names of `FOREIGN` become ours. Always: a
 //! `NEXT_PUBLIC_` name stands for public values only, and only where nothing else is said; no message shows a value.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -145,6 +145,8 @@ pub struct Environment {
     pub is_production: bool,
     /// The DSN of the app's pages, if that is set and no other is.
     pub public_sentry_dsn: Option<Found>,
+    /// Where that app is (`NEXT_PUBLIC_APP_URL`).
+    pub app_url: Option<String>,
     /// What somebody who watches the start should know.
     pub notes: Vec<String>,
     /// What is likely a mistake.
@@ -161,6 +163,7 @@ impl Environment {
         let mut environment = Self::default();
         let mut all = layers(variables, files);
         environment.is_production = all.get("NODE_ENV").is_some_and(|found| found.value == "production");
+        environment.app_url = all.get("NEXT_PUBLIC_APP_URL").map(|found| found.value.clone());
         environment.look_at_others(&all);
         let is_foreign = |name: &str| FOREIGN.iter().any(|(_, names)| names.contains(&name));
         let ours = |name: &str| {

@@ -59,6 +59,8 @@ pub struct Loaded {
     pub is_newcomer: bool,
     /// Whether the app beside it says that it runs in production (`NODE_ENV`).
     pub is_production: bool,
+    /// Where that app is (`NEXT_PUBLIC_APP_URL`).
+    pub app_url: Option<String>,
 }
 
 /// Everything that is wrong with a configuration.
@@ -177,7 +179,16 @@ fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Proble
     check(&config, is_newcomer, &mut reader);
     let Reader { problems, written, secrets, .. } = reader;
     if problems.is_empty() {
-        Ok(Loaded { config, notes, warnings, written, secrets, is_newcomer, is_production: environment.is_production })
+        Ok(Loaded {
+            config,
+            notes,
+            warnings,
+            written,
+            secrets,
+            is_newcomer,
+            is_production: environment.is_production,
+            app_url: environment.app_url.clone(),
+        })
     } else {
         Err(Problems(problems))
     }

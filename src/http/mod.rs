@@ -87,7 +87,7 @@ async fn watch(State(parts): State<Arc<Parts>>, request: Request, next: Next) ->
 }
 
 /// Whether an origin is one of those that are configured: exactly, or by its domain.
-fn origin_matches(patterns: &[String], origin: &str) -> bool {
+pub(crate) fn origin_matches(patterns: &[String], origin: &str) -> bool {
     let origin = origin.to_ascii_lowercase();
     let host = origin.split_once("://").map_or(&*origin, |(_, host)| host);
     let host = host.rsplit_once(':').map_or(host, |(host, _)| host);

@@ -215,6 +215,18 @@ impl KeySet {
         Ok(Self(entries.collect()))
     }
 
+    /// Whether this key is among them.
+    #[must_use]
+    pub fn has(&self, key: &Key) -> bool {
+        self.0.iter().any(|(_, known)| known == key)
+    }
+
+    /// Whether some key is among both.
+    #[must_use]
+    pub fn shares_one_with(&self, other: &Self) -> bool {
+        self.0.iter().any(|(_, key)| other.has(key))
+    }
+
     /// The key that a token names. One that names none gets the only one there is, if `lone` allows that.
     #[must_use]
     pub fn find(&self, id: Option<&str>, lone: bool) -> Option<&Key> {

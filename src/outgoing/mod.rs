@@ -78,6 +78,11 @@ impl Outgoing {
 /// # Errors
 /// When the machine's certificates cannot be read.
 pub fn client(named_by: NamedBy) -> anyhow::Result<reqwest::Client> {
+    builder(named_by).build().context("cannot prepare the HTTP client")
+}
+
+/// The same, for whom something more is to be said.
+pub fn builder(named_by: NamedBy) -> reqwest::ClientBuilder {
     install_crypto();
     reqwest::Client::builder()
         .user_agent(concat!("herald/", env!("CARGO_PKG_VERSION")))
@@ -87,8 +92,6 @@ pub fn client(named_by: NamedBy) -> anyhow::Result<reqwest::Client> {
         .timeout(TIMEOUT)
         .pool_max_idle_per_host(4)
         .pool_idle_timeout(Duration::from_secs(30))
-        .build()
-        .context("cannot prepare the HTTP client")
 }
 
 /// Makes ring the cryptography of every TLS connection of this process.

@@ -1,13 +1,14 @@
 //! Which database it is, by the configuration, and its opening.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use herald_protocol::Secret;
 
-use super::Store;
 use super::postgres::{MigrationError, Options, Postgres};
 use super::sqlite::{self, Sqlite};
+use super::tokens::Tokens as _;
+use super::{Store, StoreError};
 use crate::config::{Config, DatabaseUrl, Pooler};
 
 /// The file in the data folder, where no other database is configured.
@@ -84,6 +85,56 @@ pub async fn migrate(config: &Config) -> Result<String, OpenError> {
     open(&config).await?.close().await;
     let path = config.server.data_dir.join(FILE);
     Ok(config.database.url.map_or_else(|| format!("sqlite:{}", path.display()), |url| url.to_string()))
+}
+
+/// What was seen of a database.
+#[derive(Debug)]
+pub struct Examined {
+    /// Which it is.
+    pub name: String,
+    /// The server's version; none of a file.
+    pub version: Option<String>,
+    /// What is wrong with its tables.
+    pub tables: Option<MigrationError>,
+    /// How many stored tokens there are under each key, where that can be told.
+    pub tokens: Vec<(String, u64)>,
+}
+
+/// Looks at what is configured, and leaves nothing behind.
+///
+/// # Errors
+/// See [`OpenError`]; also when it cannot be reached.
+pub async fn examine(config: &Config) -> Result<Examined, OpenError> {
+    if let Some(url @ DatabaseUrl::Postgres(address)) = &config.database.url {
+        let mut config = config.clone();
+        config.database.migrate = false;
+        let store = postgres(&config, url, address, "")?;
+        let unusable = |cause: StoreError| OpenError::Tables { url: Box::new(url.clone()), cause: cause.into() };
+        let version = store.version().await.map_err(unusable)?;
+        let tables = store.prepare().await.err();
+        let tokens = if tables.is_none() { store.tokens_by_key().await.map_err(unusable)? } else { Vec::new() };
+        store.close().await;
+        return Ok(Examined { name: url.to_string(), version: Some(version), tables, tokens });
+    }
+    let path = match &config.database.url {
+        Some(DatabaseUrl::Sqlite(path)) => path.clone(),
+        _ => config.server.data_dir.join(FILE),
+    };
+    // What is not there yet is made by the start, in the nearest folder that is.
+    let there = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("."));
+    let written = if there == path {
+        std::fs::OpenOptions::new().append(true).open(&path).map(drop)
+    } else {
+        let trial = there.join(format!(".herald-doctor-{}", std::process::id()));
+        std::fs::File::create_new(&trial).and_then(|_| std::fs::remove_file(&trial))
+    };
+    let file = |cause| OpenError::File { path: path.clone(), cause };
+    written.map_err(|cause| file(sqlite::OpenError::Folder(cause)))?;
+    let tokens = match there == path {
+        true => sqlite::tokens_in(&path).await.map_err(|cause| file(cause.into()))?,
+        false => Vec::new(),
+    };
+    Ok(Examined { name: format!("sqlite:{}", path.display()), version: None, tables: None, tokens })
 }
 
 fn postgres(config: &Config, url: &DatabaseUrl, address: &url::Url, default_app: &str) -> Result<Postgres, OpenError> {

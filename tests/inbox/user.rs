@@ -26,10 +26,7 @@ pub(crate) fn pem(name: &str) -> String {
 
 /// What makes a server know the tokens of this file.
 pub(crate) fn auth(more: &str) -> String {
-    format!(
-        "[auth]\njwt_key = '''{}'''\nauthorized_parties = [\"https://app.example.com\"]\n{more}\n",
-        key("test_public_key_pem")
-    )
+    format!("[auth]\njwt_key = '''{}'''\nauthorized_parties = [\"https://app.example.com\"]\n{more}\n", pem("a"))
 }
 
 /// What Clerk's webhooks are signed with.

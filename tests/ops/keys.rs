@@ -5,11 +5,11 @@ use sqlx::Connection as _;
 
 use crate::process::{Finished, Setup};
 
-const OLD: &str = "old:J5pgjA3ziAqP8TtB9Gjqo77UtympDuM+FeIpJwHHeVk=";
-const NEW: &str = "new:r3hPcMZsxqmZJKzr2Jq1C4lZsQkqTg4n0kqgSGe8qyo=";
+pub(crate) const OLD: &str = "old:J5pgjA3ziAqP8TtB9Gjqo77UtympDuM+FeIpJwHHeVk=";
+pub(crate) const NEW: &str = "new:r3hPcMZsxqmZJKzr2Jq1C4lZsQkqTg4n0kqgSGe8qyo=";
 
 /// A database with one token under the old key, as a server would have stored it.
-async fn database() -> tempfile::TempDir {
+pub(crate) async fn database() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let herald = Setup::new().env("HERALD_DATA_DIR", folder.path().to_str().unwrap()).start().await;
     herald.signal("TERM");
@@ -29,7 +29,7 @@ async fn database() -> tempfile::TempDir {
     folder
 }
 
-fn setup(folder: &tempfile::TempDir, keys: &str) -> Setup {
+pub(crate) fn setup(folder: &tempfile::TempDir, keys: &str) -> Setup {
     Setup::new().env("HERALD_DATA_DIR", folder.path().to_str().unwrap()).env("HERALD_TOKEN_KEYS", keys)
 }
 

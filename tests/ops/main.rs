@@ -11,6 +11,7 @@ mod addresses;
 mod commands;
 mod configuration;
 mod credentials;
+mod doctor;
 mod env_files;
 mod health;
 mod keys;

@@ -16,8 +16,8 @@ const CADDY: &str = include_str!("../../config/Caddyfile");
 const UNIT: &str = include_str!("../../config/herald.service");
 
 /// A real proxy in front of a real server; it ends with this.
-struct Proxy {
-    address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     child: Child,
     stderr: Text,
     _folder: tempfile::TempDir,
@@ -54,8 +54,13 @@ impl Proxy {
     }
 
     async fn nginx(herald: &Running) -> Self {
+        Self::nginx_with(herald, |file| file).await
+    }
+
+    /// The same with a file that is a little other.
+    pub(crate) async fn nginx_with(herald: &Running, other: impl FnOnce(String) -> String) -> Self {
         let (address, folder) = (free_address(), tempfile::tempdir().unwrap());
-        std::fs::write(folder.path().join("nginx.conf"), nginx(address, herald.address())).unwrap();
+        std::fs::write(folder.path().join("nginx.conf"), other(nginx(address, herald.address()))).unwrap();
         let tested = run(&mut nginx_command(folder.path(), &["-t"]));
         assert!(tested.status.success(), "{tested:?}");
         let command = nginx_command(folder.path(), &[]);
@@ -124,7 +129,7 @@ fn caddy_command(folder: &Path, command: &str) -> Command {
     caddy
 }
 
-/// A server that believes a proxy at 127.0.0.1, and refuses who does not come by TLS where an app wants that.
+/// A server that believes a proxy at 127.0.0.1.
 async fn herald() -> Running {
     Setup::new().env("HERALD_TRUSTED_PROXIES", "127.0.0.1").start().await
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::doctor::{Redis, stand_in};
 use crate::process::{Running, Setup, http};
 use crate::support::{App, DEADLINE};
 use crate::user::{key_id, pem, token};
@@ -195,4 +196,43 @@ async fn the_log_tells_more_at_once_and_what_waits_for_a_restart_is_named() {
     let told = reload(&herald, &file.replace("debug", "info")).await;
     assert!(told.contains("log.level"), "{told}");
     assert_eq!(herald.stderr.read().matches("waits for a restart").count(), 2);
+}
+
+#[tokio::test]
+async fn webhooks_of_a_new_app_go_out_and_are_signed_with_the_secret_of_now() {
+    let (seen, mut heard) = tokio::sync::mpsc::channel(100);
+    let told = move |head: &str| {
+        seen.try_send(head.to_ascii_lowercase()).unwrap();
+        (200, String::new())
+    };
+    let hooks = format!("[[apps.webhooks]]\nurl = \"{}/\"\n", stand_in(told, "", None).await);
+    let herald = Setup::new().config(SHOP).start().await;
+    reload(&herald, &format!("{SHOP}{NEWS}{hooks}")).await;
+    let mut client = herald.connect_to(&news()).await;
+    client.subscribe("room").await;
+    assert!(heard.recv().await.unwrap().contains("x-pusher-key: news-key"));
+    let changed = NEWS.replace("\"news-key\"", "\"new-key\"").replace("\"news-secret\"", "\"new-secret\"");
+    reload(&herald, &format!("{SHOP}{changed}{hooks}")).await;
+    client.subscribe("other").await;
+    assert!(heard.recv().await.unwrap().contains("x-pusher-key: new-key"));
+}
+
+#[tokio::test]
+async fn a_new_app_is_one_of_the_cluster_as_soon_as_its_nodes_know_it() {
+    let redis = Redis::start(&[]).await;
+    let node = || Setup::new().config(SHOP).env("REDIS_URL", &format!("redis://127.0.0.1:{}", redis.1)).start();
+    let (one, two) = (node().await, node().await);
+    for node in [&one, &two] {
+        reload(node, &format!("{SHOP}{NEWS}")).await;
+    }
+    let (mut ann, mut bob) = (one.connect_to(&news()).await, two.connect_to(&news()).await);
+    ann.join("presence-room", "ann").await;
+    bob.join("presence-room", "bob").await;
+    assert_eq!(ann.expect("pusher_internal:member_added").await.json()["user_id"], "bob");
+    two.api_of(&news()).trigger("presence-room", "e", "data").await;
+    ann.expect("e").await;
+    bob.expect("e").await;
+    reload(&two, SHOP).await;
+    bob.expect_close(4001).await;
+    assert_eq!(ann.expect("pusher_internal:member_removed").await.json()["user_id"], "bob");
 }

@@ -9,6 +9,7 @@
 
 mod audit;
 mod bucket;
+mod examine;
 mod inbound;
 mod keys;
 mod message;
@@ -19,6 +20,8 @@ mod servers;
 mod session;
 mod subscriptions;
 mod unsure;
+
+pub use examine::{Seen, examine};
 
 use std::collections::HashMap;
 use std::fmt;

@@ -54,6 +54,12 @@ pub enum MigrationError {
 }
 
 impl MigrationError {
+    /// Whether the tables are only to be brought up to date.
+    #[must_use]
+    pub const fn is_behind(&self) -> bool {
+        matches!(self, Self::Behind { .. })
+    }
+
     /// Whether waiting may help.
     #[must_use]
     pub const fn is_passing(&self) -> bool {

@@ -162,6 +162,15 @@ impl Postgres {
         self.prepared.get_or_try_init(|| migrate::run(self, self.options.migrate)).await.copied()
     }
 
+    /// The server's version.
+    ///
+    /// # Errors
+    /// When it cannot be reached, or refuses.
+    pub async fn version(&self) -> Result<String, StoreError> {
+        let mut tx = self.open(Mode::Still).await?;
+        Ok(tx.value("SHOW server_version").fetch_one(tx.on()).await?)
+    }
+
     async fn begin(&self) -> Result<Tx, StoreError> {
         self.begin_as(Mode::Change).await
     }

@@ -26,6 +26,8 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, SqlStr, Sqlite as Database, Transaction};
 use uuid::Uuid;
 
+pub use tokens::tokens_in;
+
 use super::event::{About, envelope};
 use super::notification::{Counts, InboxState};
 #[cfg(doc)]

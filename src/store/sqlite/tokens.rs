@@ -1,27 +1,45 @@
 //! Tokens of other services. The key's id is the fourth part of the text; SQLite has no function that splits, so it is found by comparing.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use async_trait::async_trait;
-use sqlx::AssertSqlSafe;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 use uuid::Uuid;
 
-use super::Sqlite;
+use super::{BUSY, Sqlite};
 use crate::seal::{TokenColumn, key_of};
 use crate::store::StoreError;
 use crate::store::tokens::{StoredTokens, Tokens};
 
+/// The same as [`Tokens::tokens_by_key`], of a file that a server may have open; nothing is changed in it.
+///
+/// # Errors
+/// When it is no database, or not Herald's.
+pub async fn tokens_in(path: &Path) -> Result<Vec<(String, u64)>, sqlx::Error> {
+    let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(BUSY);
+    let mut connection = SqliteConnection::connect_with(&options).await?;
+    let found = by_key(&mut connection).await;
+    connection.close().await?;
+    found
+}
+
+async fn by_key(connection: &mut SqliteConnection) -> Result<Vec<(String, u64)>, sqlx::Error> {
+    let sql = "SELECT access_token_enc FROM user_integrations WHERE access_token_enc IS NOT NULL
+        UNION ALL SELECT refresh_token_enc FROM user_integrations WHERE refresh_token_enc IS NOT NULL";
+    let tokens: Vec<String> = sqlx::query_scalar(sql).fetch_all(connection).await?;
+    let mut keys = BTreeMap::new();
+    for token in &tokens {
+        *keys.entry(key_of(token).unwrap_or_default().to_owned()).or_default() += 1;
+    }
+    Ok(keys.into_iter().collect())
+}
+
 #[async_trait]
 impl Tokens for Sqlite {
     async fn tokens_by_key(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        let sql = "SELECT access_token_enc FROM user_integrations WHERE access_token_enc IS NOT NULL
-            UNION ALL SELECT refresh_token_enc FROM user_integrations WHERE refresh_token_enc IS NOT NULL";
-        let tokens: Vec<String> = sqlx::query_scalar(sql).fetch_all(&mut *self.read().await?).await?;
-        let mut keys = BTreeMap::new();
-        for token in &tokens {
-            *keys.entry(key_of(token).unwrap_or_default().to_owned()).or_default() += 1;
-        }
-        Ok(keys.into_iter().collect())
+        Ok(by_key(&mut *self.read().await?).await?)
     }
 
     async fn tokens_not_under(
