@@ -55,7 +55,7 @@ impl Bucket {
         asked.query_async(&mut self.connection).await.unwrap()
     }
 
-    async fn beat(&mut self, node: &str, joining: &str) -> (String, u8, u8, Vec<String>, String, u64) {
+    async fn beat(&mut self, node: &str, joining: &str) -> (String, u8, u8, Vec<String>, String, u64, u64) {
         self.call(&script!("beat"), &[node, joining, TIMEOUT_MS, TIMEOUT_MS]).await.unwrap()
     }
 
@@ -158,9 +158,9 @@ async fn the_owner_alone_cleans_up_and_nothing_of_the_dead_is_left() {
 async fn a_bucket_is_handed_to_the_lowest_id_among_the_living_by_its_owner_alone() {
     let mut bucket = Bucket::with(&["n2", "n1", "n0", "n3"]).await;
     bucket.ask::<usize>("ZADD {t}:nodes 0 n0").await; // silent since ever
-    let (_, _, is_owner, _, heir, _) = bucket.beat("n2", "0").await;
+    let (_, _, is_owner, _, heir, ..) = bucket.beat("n2", "0").await;
     assert_eq!((is_owner, heir.as_str()), (1, "n1"));
-    let (_, _, is_owner, _, heir, _) = bucket.beat("n1", "0").await;
+    let (_, _, is_owner, _, heir, ..) = bucket.beat("n1", "0").await;
     assert_eq!((is_owner, heir.as_str()), (0, ""), "it is told to the owner only");
     let give = script!("give");
     let not_owner = bucket.call::<u8>(&give, &["n1", "n1", TIMEOUT_MS]).await.unwrap_err();
