@@ -92,7 +92,10 @@ pub async fn run(
     let identity = Provider::new(&config, &outgoing).map(Arc::new);
     let notifications = inboxes(&config, &hub, &apps).await?;
     if let Some(notifications) = &notifications {
-        check_token_keys(&config.tokens, &*notifications.store).await?;
+        match notifications.reached.now() {
+            true => check_token_keys(&config.tokens, &*notifications.store).await?,
+            false => tracing::warn!("whether stored tokens can be read is not known"),
+        }
         if config.cluster.redis.url.is_some()
             && let Err(other) = notifications.claim_store(config.cluster.heartbeat).await
         {

@@ -319,6 +319,29 @@ impl Kind for WebAddress {
     }
 }
 
+/// An address of the app's own; what it holds of credentials is not shown.
+#[derive(Debug)]
+pub struct AppAddress;
+
+impl Kind for AppAddress {
+    type Value = Url;
+    fn allowed() -> String {
+        "the https:// URL of an address of the app's own".to_owned()
+    }
+    fn is_secret(written: &str) -> bool {
+        WebAddress::is_secret(written)
+    }
+    fn read(value: &Value) -> Option<Url> {
+        Self::parse(value.as_str()?)
+    }
+    fn parse(text: &str) -> Option<Url> {
+        WebAddress::parse(text).flatten()
+    }
+    fn write(url: &Url) -> Option<String> {
+        Some(Value::from(shown(url)).to_string())
+    }
+}
+
 /// A URL without what it holds of credentials.
 fn shown(url: &Url) -> String {
     let mut url = url.clone();
@@ -384,13 +407,6 @@ OidcIssuer: String, "an https:// URL, exactly as `iss` in tokens has it",
     let url: Url = text.parse().ok()?;
     (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| text.to_owned())
 }, String::clone }
-
-text_kind! { /// An address of the app's own.
-AppAddress: Url, "the https:// URL of an address of the app's own",
-|text| {
-    let url: Url = text.parse().ok()?;
-    (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then_some(url)
-}, ToString::to_string }
 
 text_kind! { /// Where something is found, to put a path behind.
 PublicAddress: String, "an https:// URL without a slash at its end, without parameters, a name and a password",

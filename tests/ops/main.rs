@@ -21,6 +21,7 @@ mod process;
 mod proxies;
 mod reload;
 mod rotation;
+mod secrets;
 mod sentry;
 mod shutdown;
 mod socket;

@@ -22,7 +22,7 @@ use crate::support::{App, DEADLINE};
 
 /// How the stand-in answers.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Behaviour {
+pub(crate) enum Behaviour {
     /// As Sentry does.
     Takes,
     /// It takes nothing, and says so with this status and these headers.
@@ -34,7 +34,7 @@ enum Behaviour {
 }
 
 /// A stand-in for Sentry.
-struct Sentry {
+pub(crate) struct Sentry {
     address: SocketAddr,
     got: Arc<Mutex<Vec<Vec<u8>>>>,
     changed: Arc<Notify>,
@@ -42,13 +42,13 @@ struct Sentry {
 
 /// A part of an envelope: its type, and what it says.
 #[derive(Clone, Debug)]
-struct Item {
+pub(crate) struct Item {
     kind: String,
     says: Value,
 }
 
 impl Sentry {
-    async fn start(behaviour: Behaviour) -> Self {
+    pub(crate) async fn start(behaviour: Behaviour) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (got, changed) = (Arc::<Mutex<Vec<Vec<u8>>>>::default(), Arc::new(Notify::new()));
@@ -61,16 +61,16 @@ impl Sentry {
         Self { address, got, changed }
     }
 
-    fn dsn(&self) -> String {
+    pub(crate) fn dsn(&self) -> String {
         format!("http://public@{}/prefix/42", self.address)
     }
 
     /// Every byte that came, heads of requests too.
-    fn bytes(&self) -> String {
+    pub(crate) fn bytes(&self) -> String {
         self.got.lock().iter().map(|request| String::from_utf8(request.clone()).unwrap()).collect()
     }
 
-    fn items(&self, kind: &str) -> Vec<Item> {
+    pub(crate) fn items(&self, kind: &str) -> Vec<Item> {
         let got = self.got.lock().clone();
         got.iter().flat_map(|request| envelope(request)).filter(|item| item.kind == kind).collect()
     }
