@@ -19,6 +19,7 @@ mod files;
 mod keys;
 mod limits;
 mod live;
+mod outage;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../store/postgres.rs"]
 mod postgres;
