@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::Listen;
 use crate::integrations::sentry;
+use crate::outgoing::breaker::State;
 use crate::outgoing::problem::CallProblem;
 use crate::parts::Parts;
 use crate::rotation;
@@ -139,6 +140,11 @@ struct Details {
     outcome: Outcome,
     latency_ms: u64,
     checked_at: Timestamp,
+    /// Whether it is asked for anything at the moment, and how often it was not since the start.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    breaker: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<u64>,
 }
 
 /// The last answers, and who is being asked.
@@ -152,7 +158,21 @@ pub async fn reports(parts: &Arc<Parts>, with_details: bool) -> Vec<Report> {
     let asked = Service::ALL.into_iter().zip(&parts.health.cells).map(async |(service, cell)| {
         let fresh = |parts: &Arc<Parts>| Box::pin(check(service, Arc::clone(parts)));
         let known = cell.known(service.fresh_for(), &parts.connections, || fresh(parts)).await;
-        let details = Details { outcome: known.outcome, latency_ms: known.latency_ms, checked_at: known.checked_at };
+        let calls = parts.outgoing.calls(service.as_str());
+        let is_left_alone = calls.is_some_and(|calls| calls.breaker == State::Open);
+        let outcome = match known.outcome {
+            Outcome { status: Status::Ok, .. } if is_left_alone => {
+                Outcome { status: Status::Degraded, code: Some("breaker_open"), ..known.outcome }
+            }
+            other => other,
+        };
+        let details = Details {
+            outcome,
+            latency_ms: known.latency_ms,
+            checked_at: known.checked_at,
+            breaker: calls.map(|calls| calls.breaker.as_str()),
+            rejected: calls.map(|calls| calls.rejected),
+        };
         Report {
             service: service.as_str(),
             healthy: known.outcome.status != Status::Down,

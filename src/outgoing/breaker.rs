@@ -32,15 +32,15 @@ impl Default for Thresholds {
     }
 }
 
-/// Whether calls are let through.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Whether calls are let through, the better before the worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum State {
     /// All are.
     Closed,
-    /// None is.
-    Open,
     /// A few are, to see.
     HalfOpen,
+    /// None is.
+    Open,
 }
 
 impl State {

@@ -71,6 +71,29 @@ impl Outgoing {
         }
         found
     }
+
+    /// How it is with whatever `party` is asked for: the services `party` and `party.…`; `None` where there are none.
+    #[must_use]
+    pub fn calls(&self, party: &str) -> Option<Calls> {
+        let services = self.services.lock();
+        let of_party = services.iter().filter_map(Weak::upgrade).filter(|service| {
+            service.name.strip_prefix(party).is_some_and(|kind| kind.is_empty() || kind.starts_with('.'))
+        });
+        let calls = of_party.map(|service| Calls { breaker: service.state(), rejected: service.rejected() });
+        calls.reduce(|one, other| Calls {
+            breaker: one.breaker.max(other.breaker),
+            rejected: one.rejected + other.rejected,
+        })
+    }
+}
+
+/// How it is with calls of a third party, of whatever kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Calls {
+    /// The worst state of any kind's breaker.
+    pub breaker: State,
+    /// Calls that were not made, since the start.
+    pub rejected: u64,
 }
 
 /// A client that follows no redirects, asks no proxy and no cloud for credentials, and gives up after `TIMEOUT`.

@@ -1,6 +1,7 @@
 //! A third party, and one kind of what is asked of it: every call has a time-out, a bound on the answer, and the breaker before it; those
 //! that may be repeated are tried again after a random pause (section 6). Work that can wait, such as a webhook, waits for the breaker.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -33,6 +34,8 @@ pub struct Service {
     changed: Notify,
     /// Whoever waits does so in order: a place for the first.
     turn: Semaphore,
+    /// Calls that were not made.
+    rejected: AtomicU64,
 }
 
 /// What a call may take.
@@ -98,13 +101,20 @@ pub enum Unreached {
 impl Service {
     pub(super) const fn new(name: &'static str, client: Client, named_by: NamedBy, thresholds: Thresholds) -> Self {
         let breaker = Breaker::new(name, thresholds);
-        Self { name, client, named_by, breaker, changed: Notify::const_new(), turn: Semaphore::const_new(1) }
+        let (changed, turn, rejected) = (Notify::const_new(), Semaphore::const_new(1), AtomicU64::new(0));
+        Self { name, client, named_by, breaker, changed, turn, rejected }
     }
 
     /// Whether it is asked at the moment.
     #[must_use]
     pub fn state(&self) -> State {
         self.breaker.state()
+    }
+
+    /// How many calls were not made, since the start.
+    #[must_use]
+    pub fn rejected(&self) -> u64 {
+        self.rejected.load(Ordering::Relaxed)
     }
 
     /// What a call would meet now: `Open` if it would be rejected, `HalfOpen` if it would be a trial. For work that need not be begun then.
@@ -150,6 +160,7 @@ impl Service {
         let request = build(request, self.named_by)?;
         let permit = self.breaker.acquire(Instant::now()).map_err(|Rejected(left)| {
             metrics::outgoing_call(self.name, "rejected");
+            self.rejected.fetch_add(1, Ordering::Relaxed);
             CallError::Rejected(left)
         })?;
         self.exchange(permit, request, limits).await
@@ -193,8 +204,10 @@ impl Service {
         self.changed.notify_waiters();
     }
 
-    async fn exchange(&self, permit: Permit<'_>, request: Request, limits: Limits) -> Result<Answer, CallError> {
+    async fn exchange(&self, permit: Permit<'_>, mut request: Request, limits: Limits) -> Result<Answer, CallError> {
         let begun = Instant::now();
+        // In place of the client's own, which may be shorter.
+        *request.timeout_mut() = Some(2 * limits.within);
         let answered = tokio::time::timeout(limits.within, receive(&self.client, request, limits.bytes)).await;
         let answered = answered.unwrap_or(Err(CallError::TimedOut(limits.within)));
         let is_failure = match &answered {

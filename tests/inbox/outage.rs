@@ -124,6 +124,7 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, body: Bytes) -> 
                 .to_string()
                 .into_response()
         }
+        "cloudinary" if uri.path().ends_with("/ping") => json!({ "status": "ok" }).to_string().into_response(),
         "cloudinary" => {
             let form: BTreeMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
             done(&form["public_id"]);
@@ -275,6 +276,11 @@ async fn a_third_party_that_hangs_is_noticed_by_nobody_and_all_is_made_up_for() 
             assert!(most <= usual * 4 + NOISE, "{party} hangs, and {what} takes {most:?}, otherwise {usual:?}");
         }
         resident.push(herald.resident_bytes());
+        if party == "clerk" {
+            let details = health(&herald, party).await;
+            assert_eq!((&details["status"], &details["breaker"]), (&json!("degraded"), &json!("open")), "{details}");
+            assert!(details["rejected"].as_u64().unwrap() > 0, "it is left alone: {details}");
+        }
     }
     others.hang(None);
     let recovered = async {
@@ -296,7 +302,18 @@ async fn a_third_party_that_hangs_is_noticed_by_nobody_and_all_is_made_up_for() 
     let form = "socket_id=1.1&channel_name=presence-room";
     let data = authorize(&herald, "/pusher/auth", &token("user_new", &json!({})), form).await.ok();
     assert!(data["channel_data"].as_str().unwrap().contains("Ann Lee"), "Clerk is asked again: {data}");
-    assert_eq!(provoke(&herald, "authorizer", 2 * THINGS).await, None);
+    for party in ["clerk", "cloudinary", "sentry"] {
+        let details = health(&herald, party).await;
+        assert_eq!(details["breaker"], "closed", "{party}: {details}");
+    }
+}
+
+/// What `/health/integrations` says of a third party.
+async fn health(herald: &Herald, party: &str) -> Value {
+    let answer = request(herald, "GET", "/health/integrations", &[], "").await.json();
+    let services = answer["services"].as_array().unwrap();
+    let service = services.iter().find(|service| service["service"] == party);
+    service.unwrap_or_else(|| panic!("{party}: {answer}"))["details"].clone()
 }
 
 /// A line of the metrics that says of a third party that it is left alone.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use std::slice;
 use std::sync::Arc;
 
 use axum::Router;
@@ -82,7 +83,7 @@ fn forms() -> Vec<String> {
     let base64 = (0..3).map(|before| {
         let text = BASE64.encode(&[&vec![0; before][..], MARK.as_bytes(), &vec![0; 3 - before][..]].concat());
         // At its edges stands what is around it.
-        text[if before == 0 { 0 } else { before + 1 }..].chars().take(7).collect()
+        text.chars().skip(if before == 0 { 0 } else { before + 1 }).take(7).collect()
     });
     let bytes = MARK.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     let percent = MARK.bytes().fold(String::new(), |mut text, byte| {
@@ -112,8 +113,8 @@ impl Said {
     fn told(&self) -> Option<(&str, String)> {
         self.0.iter().find_map(|(what, text)| {
             let at = forms().iter().find_map(|form| text.find(form))?;
-            let before = text[..at].chars().count().saturating_sub(300);
-            Some((&**what, text.chars().skip(before).take(400).collect()))
+            let around = text.char_indices().filter(|(index, _)| index.abs_diff(at) < 300);
+            Some((&**what, around.map(|(_, char)| char).collect()))
         })
     }
 }
@@ -324,7 +325,7 @@ async fn have_others_asked(herald: &Running, secrets: &BTreeMap<&str, String>, e
         }
     }
     // A file that Cloudinary has told of is deleted.
-    send(herald, "POST", "/v1/files/signature", &[user.clone()], "{}").await.ok();
+    send(herald, "POST", "/v1/files/signature", slice::from_ref(&user), "{}").await.ok();
     let uploaded = json!({
         "notification_type": "upload", "public_id": "users/user_ann/photo", "version": 1, "bytes": 10, "format": "jpg",
         "resource_type": "image", "type": "upload", "secure_url": "https://res.cloudinary.com/demo/image/upload/v1/users/user_ann/photo.jpg",
@@ -334,9 +335,9 @@ async fn have_others_asked(herald: &Running, secrets: &BTreeMap<&str, String>, e
     let signature = HEXLOWER.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, signed.as_bytes()).as_ref());
     let headers = [format!("X-Cld-Signature: {signature}"), format!("X-Cld-Timestamp: {}", now())];
     send(herald, "POST", "/webhooks/cloudinary", &headers, &uploaded).await.ok();
-    let files = send(herald, "GET", "/v1/files", &[user.clone()], "").await.ok();
+    let files = send(herald, "GET", "/v1/files", slice::from_ref(&user), "").await.ok();
     let path = format!("/v1/files/{}", files["items"][0]["id"].as_str().unwrap());
-    assert_eq!(send(herald, "DELETE", &path, &[user.clone()], "").await.status, 204);
+    assert_eq!(send(herald, "DELETE", &path, slice::from_ref(&user), "").await.status, 204);
     // Clerk tells of a user, in a form that is right and in one that is not.
     for body in [
         json!({ "type": "user.created", "object": "event", "data": { "id": "user_bob" }, "timestamp": now() }),
