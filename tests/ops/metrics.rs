@@ -13,13 +13,13 @@ use crate::process::{Running, Setup, get, listening_sockets};
 use crate::support::{App, Client, DEADLINE, Options};
 
 /// The page at one moment: series by name and labels, as `name{a="b",c="d"}` with sorted labels.
-struct Page {
-    text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
     series: BTreeMap<String, f64>,
 }
 
 impl Page {
-    async fn of(herald: &Running) -> Self {
+    pub(crate) async fn of(herald: &Running) -> Self {
         let (status, text) = get(&format!("{}/metrics", herald.metrics_url().await)).await;
         assert_eq!(status, 200);
         let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -30,7 +30,7 @@ impl Page {
         Self { series: series.collect(), text }
     }
 
-    fn value(&self, series: &str) -> f64 {
+    pub(crate) fn value(&self, series: &str) -> f64 {
         *self.series.get(series).unwrap_or_else(|| panic!("{series} is missing:\n{}", self.text))
     }
 
@@ -66,7 +66,7 @@ async fn until(herald: &Running, what: &str, is_so: impl Fn(&Page) -> bool) -> P
 }
 
 /// Names and kinds of docs/metrics.md.
-fn documented() -> Vec<(String, String)> {
+pub(crate) fn documented() -> Vec<(String, String)> {
     let rows = include_str!("../../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| {
         let mut columns = row.split('|').map(|column| column.trim().trim_matches('`').to_owned());
