@@ -205,7 +205,7 @@ impl Reached {
         self.ever.fetch_or(is_reached, Ordering::AcqRel);
     }
 
-    /// Since when the oldest event waits that could not be published, if there is one.
+    /// Since when the oldest event waits that is still to be published, if there is one.
     fn waits_since(&self, since: Option<Timestamp>) {
         self.waits_since.store(since.map_or(0, Timestamp::as_micros), Ordering::Release);
     }

@@ -77,7 +77,9 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 18] = [
+    const ANY_TEXT: [&str; 20] = [
+        "HERALD_SENTRY_ENVIRONMENT",
+        "HERALD_SENTRY_RELEASE",
         "HERALD_APP_OTHER_SECRET",
         "HERALD_HEALTH_TOKEN",
         "HERALD_CLUSTER_REDIS_PASSWORD",
