@@ -1,7 +1,8 @@
-//! Every metric of Herald: its name, unit and help text, in one place.
+//! Every metric of Herald: its name, unit and help text, in one place. What the kernel knows of the process stands in [`process`].
 //!
 //! Counters are counted where something happens. Gauges are never counted up and down: they are read from the registry of live things
-//! when somebody asks (`http::ops`). docs/metrics.md is written from the declarations here.
+//! when somebody asks (`http::ops`). docs/metrics.md is written from the declarations of both, and a test
+//! holds docs/operations.md, the dashboard and the alerts against it.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
