@@ -1,6 +1,6 @@
 //! Whether what Herald works with is well (section 7), for `http::ops`: asked at once, remembered for a while, told in words of a fixed list.
 //!
-//! [`reports`] is where to start; [`check`] is one question a service. Always: nobody waits longer than [`WITHIN`]; whoever asks while the last
+//! [`reports`] is where to start; `check` is one question a service. Always: nobody waits longer than `WITHIN`; whoever asks while the last
 //! answer is old gets that one, and a new one is fetched once, however many ask; no error's text, address or key stands in an answer.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -109,7 +109,7 @@ impl ::sentry::Transport for Transport {
         }
     }
 
-    /// Waits for nothing: whoever asks for it is on a thread that serves clients. The end of all waits ([`Transport::shutdown`]).
+    /// Waits for nothing: whoever asks for it is on a thread that serves clients. The end of all waits (`shutdown`).
     fn flush(&self, _timeout: Duration) -> bool {
         true
     }
