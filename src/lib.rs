@@ -21,6 +21,7 @@ pub mod metrics;
 pub mod notifications;
 pub mod outgoing;
 pub mod parts;
+pub mod process;
 pub mod reload;
 pub mod rotation;
 pub mod seal;

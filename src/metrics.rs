@@ -1,7 +1,8 @@
-//! Every metric of Herald: its name, unit and help text, in one place.
+//! Every metric of Herald: its name, unit and help text, in one place. What the kernel knows of the process stands in [`process`].
 //!
 //! Counters are counted where something happens. Gauges are never counted up and down: they are read from the registry of live things
-//! when somebody asks (`http::ops`). docs/metrics.md is written from the declarations here.
+//! when somebody asks (`http::ops`). docs/metrics.md is written from the declarations of both, and a test
+//! holds docs/operations.md, the dashboard and the alerts against it.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -10,6 +11,8 @@ use std::time::Duration;
 use dashmap::DashMap;
 use metrics::{Counter, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+use crate::process;
 
 /// Counters that were found by their labels before: the recorder would make a key of them and look for it at every request.
 type Labelled<const LABELS: usize> = LazyLock<DashMap<[&'static str; LABELS], Counter>>;
@@ -132,6 +135,16 @@ metrics! {
     REDIS_ROUND_TRIP = "herald_redis_round_trip_seconds";
     /// Seconds from publishing in Redis to the arrival at a subscribed node; measured with this node's own signs of life.
     CLUSTER_LAG = "herald_cluster_lag_seconds";
+    /// Seconds until the largest part of a page was painted (LCP), as browsers report it; up to 2.5 is good, more than 4 poor.
+    WEB_VITALS_LCP = "herald_web_vitals_lcp_seconds";
+    /// Seconds from what a user did to the next paint (INP), as browsers report it; up to 0.2 is good, more than 0.5 poor.
+    WEB_VITALS_INP = "herald_web_vitals_inp_seconds";
+    /// Seconds until anything of a page was painted (FCP), as browsers report it; up to 1.8 is good, more than 3 poor.
+    WEB_VITALS_FCP = "herald_web_vitals_fcp_seconds";
+    /// Seconds until the first byte of a page was there (TTFB), as browsers report it; up to 0.8 is good, more than 1.8 poor.
+    WEB_VITALS_TTFB = "herald_web_vitals_ttfb_seconds";
+    /// How much of a page has moved unasked (CLS), a score, as browsers report it; up to 0.1 is good, more than 0.25 poor.
+    WEB_VITALS_CLS = "herald_web_vitals_cls";
     labelled histograms:
     /// Seconds that a call to a third party took, until the answer was there or given up, by service.
     outgoing_took(service) = "herald_outgoing_seconds";
@@ -156,6 +169,10 @@ metrics! {
     webhook_queue() = "herald_webhook_queue_events";
     /// Third parties that are not asked at the moment because they have failed too often, or are only being tried, by service.
     outgoing_not_asked(service) = "herald_outgoing_not_asked";
+    /// 1 while the database answers (or there is none), 0 while it is away.
+    database_reached() = "herald_database_reached";
+    /// Seconds that the oldest event of an inbox which this node holds has waited to be published; 0 if none waits.
+    outbox_age() = "herald_outbox_age_seconds";
     /// 1 while the cluster is reached (or there is none), 0 while Redis is away.
     cluster_reached() = "herald_cluster_reached";
     /// Nodes in the cluster, as this one has heard last.
@@ -202,6 +219,10 @@ impl Tally {
 const LATENCY_BUCKETS: &[f64] =
     &[0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
+/// Of pages: from 50 ms to half a minute, with each limit of good and poor.
+const PAGE_BUCKETS: &[f64] = &[0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2, 1.8, 2.5, 3.0, 4.0, 6.0, 10.0, 30.0];
+const SHIFT_BUCKETS: &[f64] = &[0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5];
+
 /// Puts what the tallies counted to the rest, before the page is made.
 pub fn sum_up() {
     for (name, tally) in TALLIES {
@@ -226,12 +247,16 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
         }
     }
     register();
+    process::begin();
     Ok(handle)
 }
 
 fn build() -> Result<metrics_exporter_prometheus::PrometheusRecorder, BuildError> {
     Ok(PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), LATENCY_BUCKETS)?
+        // Where several fit, the whole name counts, then its beginning, then its end.
+        .set_buckets_for_metric(Matcher::Prefix("herald_web_vitals_".to_owned()), PAGE_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full("herald_web_vitals_cls".to_owned()), SHIFT_BUCKETS)?
         .build_recorder())
 }
 
@@ -249,8 +274,10 @@ mod tests {
                         Gauges are read from what is alive when\nsomebody asks; nothing is counted up and down.\n\n\
                         | metric | kind | labels | meaning |\n|---|---|---|---|\n"
             .to_owned();
-        for (name, kind, labels, help) in ALL {
-            text.push_str(&format!("| `{name}` | {kind} | {} | {} |\n", labels.trim(), sentence(help)));
+        let own = ALL.iter().map(|(name, kind, labels, help)| (*name, *kind, *labels, sentence(help)));
+        let process = process::ALL.iter().map(|(name, kind, help, _)| (*name, *kind, "", (*help).to_owned()));
+        for (name, kind, labels, help) in own.chain(process) {
+            text.push_str(&format!("| `{name}` | {kind} | {} | {help} |\n", labels.trim()));
         }
         crate::config::document::is_up_to_date("docs/metrics.md", &text);
     }

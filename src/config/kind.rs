@@ -908,3 +908,34 @@ pub enum AuthDefault {
 fn is_word(text: &str, others: &[u8]) -> bool {
     (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || others.contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dsn_is_read_as_sentry_does() {
+        let vectors: serde_json::Value =
+            serde_json::from_str(include_str!("../../tests/vectors/sentry_dsn.json")).unwrap();
+        let cases = vectors["cases"].as_array().unwrap();
+        assert!(cases.len() >= 13, "{cases:?}");
+        for case in cases {
+            let (text, expected) = (case["dsn"].as_str().unwrap(), &case["expect"]);
+            let found = SentryDsn::parse(text);
+            assert_eq!(found.is_some(), expected["ok"].as_bool().unwrap(), "{text}");
+            let Some(dsn) = found else { continue };
+            for (member, value) in [
+                ("envelope_url", dsn.envelope_api_url().to_string()),
+                ("host", dsn.host().to_owned()),
+                ("path", dsn.path().to_owned()),
+                ("project_id", dsn.project_id().to_string()),
+                ("public_key", dsn.public_key().to_owned()),
+                ("scheme", dsn.scheme().to_string()),
+            ] {
+                assert_eq!(expected[member], value.as_str(), "{member} of {text}");
+            }
+            assert_eq!(expected["port"], dsn.port(), "{text}");
+            assert_eq!(expected["secret_key"].as_str(), dsn.secret_key(), "{text}");
+        }
+    }
+}

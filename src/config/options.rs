@@ -284,6 +284,8 @@ options! {
         servers: Option<Quota> = quota(600, 1), as QuotaOrOff;
         /// Third parties' webhooks from an address, counted before their signature is checked.
         webhooks: Option<Quota> = quota(500, 1), as QuotaOrOff;
+        /// Reports of how fast pages were (`/v1/vitals`) from an address: an office is one.
+        vitals: Option<Quota> = quota(600, 60), as QuotaOrOff;
         /// Attempts to connect from an address. Without a limit by default: an office or a mobile network is one address, and all come back at
         /// once after a deployment.
         connections: Option<Quota> = None, as QuotaOrOff;

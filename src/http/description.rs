@@ -19,7 +19,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::fault::Failed;
 use super::widget::File;
-use super::{backend, inbound, user};
+use super::{backend, inbound, user, vitals};
 use crate::parts::Parts;
 
 /// The page, whose script is in it.
@@ -37,6 +37,7 @@ const PAGE: &str = include_str!("../../web/docs/index.html");
         (name = "topics", description = "What a user follows"),
         (name = "files", description = "A user's files at Cloudinary; there where it is configured"),
         (name = "auth", description = "Herald as the auth endpoint of Pusher clients"),
+        (name = "vitals", description = "How fast pages are for those who look at them"),
         (name = "webhooks", description = "What third parties tell"),
     ),
     paths(
@@ -47,6 +48,7 @@ const PAGE: &str = include_str!("../../web/docs/index.html");
         user::preferences::put, user::preferences::settings, user::preferences::put_settings, user::preferences::topics,
         user::preferences::follow, user::preferences::unfollow, user::auth::channel, user::auth::user, inbound::clerk::receive,
         user::files::sign, user::files::list, user::files::report, user::files::delete, inbound::cloudinary::receive,
+        vitals::receive,
     ),
     components(schemas(Failed)),
     modifiers(&Schemes, &Plain, &OfApp),

@@ -46,6 +46,8 @@ pub enum Policy {
     Servers,
     /// Third parties' webhooks, by address, before their signatures are checked.
     Webhooks,
+    /// Reports of how fast pages were, by address.
+    Vitals,
     /// Attempts to connect, by address.
     Connections,
 }
@@ -63,6 +65,7 @@ impl Policy {
             Self::Default => "default",
             Self::Servers => "servers",
             Self::Webhooks => "webhooks",
+            Self::Vitals => "vitals",
             Self::Connections => "connections",
         }
     }
@@ -77,6 +80,7 @@ impl Policy {
             Self::Default => options.default,
             Self::Servers => options.servers,
             Self::Webhooks => options.webhooks,
+            Self::Vitals => options.vitals,
             Self::Connections => options.connections,
         }
     }

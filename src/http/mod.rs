@@ -16,6 +16,7 @@ pub mod pusher;
 mod report;
 pub mod upgrade;
 pub mod user;
+pub mod vitals;
 pub mod widget;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub fn routes(parts: Arc<Parts>) -> Router {
         .route(&format!("{prefix}/app/{{key}}"), get(upgrade::upgrade))
         .merge(users)
         .merge(inbound::routes(&parts))
+        .merge(vitals::routes(&parts))
         .merge(widget::routes(prefix))
         .merge(description::routes(prefix))
         .merge(pusher::routes(prefix))
@@ -98,13 +100,14 @@ pub(crate) fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 42] = [
+const ROUTES: [(&str, &str); 43] = [
     ("/openapi.json", "openapi"),
     ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
     ("/inbox.d.ts", "inbox_js"),
     ("/notifications", "notifications"),
     ("/notifications/{transaction_id}", "notification"),
+    ("/v1/vitals", "vitals"),
     ("/v1/preferences", "preferences"),
     ("/v1/preferences/settings", "settings"),
     ("/v1/topics", "topics"),

@@ -17,6 +17,7 @@ use crate::health::{self, Report};
 use crate::http::error::ApiError;
 use crate::metrics;
 use crate::parts::Parts;
+use crate::process;
 
 /// The health checks; each under the name that supervisors look for, too.
 pub fn health() -> Router<Arc<Parts>> {
@@ -97,6 +98,9 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
     metrics::queued_bytes(bytes);
     metrics::longest_queue(longest);
     metrics::webhook_queue(parts.webhooks.waiting());
+    let kept = parts.notifications.as_ref().map(|notifications| &notifications.reached);
+    metrics::database_reached(usize::from(kept.is_none_or(|reached| reached.now())));
+    metrics::outbox_age(kept.map_or(0, |reached| reached.waiting_for().as_secs() as usize));
     metrics::cluster_reached(usize::from(parts.hub.cluster.trouble().is_none()));
     metrics::cluster_nodes(parts.hub.cluster.nodes());
     metrics::owned_buckets(parts.hub.cluster.owned_buckets());
@@ -116,5 +120,7 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
         }
     }
     metrics::sum_up();
-    recorded.render()
+    let mut page = recorded.render();
+    process::add_to(&mut page);
+    page
 }

@@ -19,7 +19,7 @@ pub mod topics;
 pub mod wish;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
 
 use herald_protocol::json::quoted;
@@ -35,6 +35,7 @@ use crate::integrations::clerk::sessions::Sessions;
 use crate::integrations::standard_webhooks::Secrets;
 use crate::outgoing::service::Service;
 use crate::sessions;
+use crate::store::time::Timestamp;
 use crate::store::{Store, StoreError};
 use crate::work::{self, Worker};
 use create::Defaults;
@@ -181,6 +182,8 @@ impl Notifications {
 pub struct Reached {
     ever: AtomicBool,
     now: AtomicBool,
+    /// In microseconds since 1970; 0 for none.
+    waits_since: AtomicI64,
 }
 
 impl Reached {
@@ -200,6 +203,20 @@ impl Reached {
     pub fn note(&self, is_reached: bool) {
         self.now.store(is_reached, Ordering::Release);
         self.ever.fetch_or(is_reached, Ordering::AcqRel);
+    }
+
+    /// Since when the oldest event waits that is still to be published, if there is one.
+    fn waits_since(&self, since: Option<Timestamp>) {
+        self.waits_since.store(since.map_or(0, Timestamp::as_micros), Ordering::Release);
+    }
+
+    /// For how long it has waited.
+    #[must_use]
+    pub fn waiting_for(&self) -> Duration {
+        match self.waits_since.load(Ordering::Acquire) {
+            0 => Duration::ZERO,
+            since => Duration::from_micros(u64::try_from(Timestamp::now().as_micros() - since).unwrap_or_default()),
+        }
     }
 }
 

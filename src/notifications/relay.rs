@@ -64,6 +64,7 @@ impl Relay {
         let taken = self.store.take_outgoing(BATCH, now.after(LOCK), now).await;
         self.reached.note(taken.is_ok());
         let Some(taken) = outage.note("relay", taken) else { return false };
+        self.reached.waits_since(taken.iter().map(|outgoing| outgoing.created_at).min());
         let mut published = Vec::with_capacity(taken.len());
         let mut failed = None;
         for outgoing in &taken {
@@ -76,6 +77,9 @@ impl Relay {
             }
         }
         let rest: Vec<i64> = taken.iter().skip(published.len()).map(|outgoing| outgoing.id).collect();
+        if rest.is_empty() {
+            self.reached.waits_since(None);
+        }
         if let Some(error) = failed {
             tracing::debug!(%error, waiting = rest.len(), "inbox events wait");
         }

@@ -67,4 +67,6 @@ pub struct Outgoing {
     pub event: String,
     /// Its data: a JSON object.
     pub payload: String,
+    /// Since when it waits.
+    pub created_at: Timestamp,
 }

@@ -4,11 +4,13 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::nodes::Nodes;
 use crate::postgres::Postgres;
 use crate::proxy::{Proxy, Way};
 use crate::redis::Redis;
+use crate::support::DEADLINE;
 use crate::user::{CLERK_SECRET, auth, notify, tab, token, webhook};
 
 over_both! {
@@ -18,7 +20,7 @@ over_both! {
 
 fn config(database: &Postgres) -> String {
     format!(
-        "[database]\nurl = \"{}\"\nschema = \"{}\"\n{}",
+        "metrics.listen = \"127.0.0.1:0\"\n[database]\nurl = \"{}\"\nschema = \"{}\"\n{}",
         database.url,
         database.schema,
         auth(&format!("webhook_secret = \"{CLERK_SECRET}\""))
@@ -84,4 +86,24 @@ async fn what_a_node_has_kept_and_cannot_publish_any_more_is_published_by_anothe
         tokio::time::sleep(Duration::from_millis(200)).await;
     };
     assert_eq!((&*kept.event, &kept.json()["notification"]["title"]), ("notification.created", &json!("Kept")));
+}
+
+#[tokio::test]
+async fn how_long_an_event_waits_for_the_cluster_is_told() {
+    let (redis, database) = (Redis::start(), Postgres::start().await);
+    let proxy = Proxy::to(&redis.address()).await;
+    let nodes = Nodes::start_each(&[&proxy.url()], &config(&database)).await;
+    let age = async || {
+        let page = nodes[0].metrics().await;
+        let line = page.lines().find_map(|line| line.strip_prefix("herald_outbox_age_seconds "));
+        line.unwrap_or_else(|| panic!("{page}")).parse::<f64>().unwrap()
+    };
+    assert_eq!(age().await, 0.0);
+    proxy.set(Way::Cut);
+    notify(&nodes[0], &["user_ann"], "Kept").await;
+    let waits = async { while age().await < 2.0 {} };
+    timeout(DEADLINE, waits).await.expect("it grows");
+    proxy.set(Way::Open);
+    let published = async { while age().await > 0.0 {} };
+    timeout(DEADLINE, published).await.expect("nothing waits any more");
 }

@@ -17,6 +17,7 @@ mod health;
 mod keys;
 mod log;
 mod metrics;
+mod monitoring;
 mod process;
 mod proxies;
 mod reload;
@@ -32,3 +33,4 @@ mod tls;
 #[allow(dead_code, reason = "shared with the tests of inboxes, which use the rest")]
 #[path = "../inbox/user.rs"]
 mod user;
+mod vitals;

@@ -13,13 +13,13 @@ use crate::process::{Running, Setup, get, listening_sockets};
 use crate::support::{App, Client, DEADLINE, Options};
 
 /// The page at one moment: series by name and labels, as `name{a="b",c="d"}` with sorted labels.
-struct Page {
-    text: String,
+pub(crate) struct Page {
+    pub(crate) text: String,
     series: BTreeMap<String, f64>,
 }
 
 impl Page {
-    async fn of(herald: &Running) -> Self {
+    pub(crate) async fn of(herald: &Running) -> Self {
         let (status, text) = get(&format!("{}/metrics", herald.metrics_url().await)).await;
         assert_eq!(status, 200);
         let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
@@ -30,7 +30,7 @@ impl Page {
         Self { series: series.collect(), text }
     }
 
-    fn value(&self, series: &str) -> f64 {
+    pub(crate) fn value(&self, series: &str) -> f64 {
         *self.series.get(series).unwrap_or_else(|| panic!("{series} is missing:\n{}", self.text))
     }
 
@@ -66,7 +66,7 @@ async fn until(herald: &Running, what: &str, is_so: impl Fn(&Page) -> bool) -> P
 }
 
 /// Names and kinds of docs/metrics.md.
-fn documented() -> Vec<(String, String)> {
+pub(crate) fn documented() -> Vec<(String, String)> {
     let rows = include_str!("../../docs/metrics.md").lines().filter_map(|line| line.strip_prefix("| `"));
     rows.map(|row| {
         let mut columns = row.split('|').map(|column| column.trim().trim_matches('`').to_owned());
@@ -168,6 +168,8 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     let page = until(&herald, "every metric appears", |page| {
         documented().iter().all(|(name, _)| page.text.contains(&format!("# TYPE {name} ")))
             && page.sum("herald_webhooks_total") >= 2.0
+            && page.sum("herald_tasks_total") >= 1.0
+            && page.sum("herald_sentry_reports_total") >= 1.0
     })
     .await;
     for (name, kind) in documented() {
@@ -188,6 +190,50 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
         assert!(page.value(&format!("herald_webhooks_total{{result=\"{result}\"}}")) >= 1.0, "{}", page.text);
     }
     assert!(page.value("herald_webhook_queue_events") >= 1.0, "what was not taken waits:\n{}", page.text);
+    for (series, value) in [
+        ("herald_rate_limited_total{policy=\"failed_auth\"}", 1.0),
+        ("herald_rate_limit_redis_errors_total", 0.0),
+        ("herald_cluster_nodes", 1.0),
+        ("herald_cluster_reached", 1.0),
+        ("herald_database_reached", 1.0),
+        ("herald_outbox_age_seconds", 0.0),
+        ("herald_web_vitals_lcp_seconds_count", 0.0),
+        ("herald_web_vitals_cls_count", 0.0),
+    ] {
+        assert_eq!(page.value(series), value, "{series}\n{}", page.text);
+    }
+    let deleting = "herald_tasks_total{kind=\"cloudinary.destroy\",result=\"retried\"}";
+    assert!(page.value(deleting) >= 1.0, "{}", page.text);
+    let reports = "herald_sentry_reports_total{result=\"dropped\"}";
+    assert!(page.value(reports) >= 1.0, "there is no Sentry:\n{}", page.text);
+}
+
+#[tokio::test]
+async fn the_process_is_told_as_the_kernel_knows_it() {
+    let herald = Setup::new().after("ulimit -n 700").start().await;
+    let folder = format!("/proc/{}", herald.id());
+    let open = || std::fs::read_dir(format!("{folder}/fd")).unwrap().count() as f64;
+    let before = Page::of(&herald).await;
+    let mut clients = Vec::new();
+    for _ in 0..20 {
+        clients.push(herald.connect().await);
+    }
+    let page = Page::of(&herald).await;
+    assert_eq!(page.value("process_max_fds"), 700.0);
+    let (files, found) = (page.value("process_open_fds"), open());
+    assert!((files - found).abs() <= 5.0, "{files}, where the kernel has {found}");
+    assert!(files >= before.value("process_open_fds") + 18.0);
+    let status = std::fs::read_to_string(format!("{folder}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")).unwrap();
+    let (memory, resident) = (page.value("process_resident_memory_bytes"), resident.parse::<f64>().unwrap() * 1024.0);
+    assert!((memory / resident - 1.0).abs() < 0.2, "{memory}, where the kernel has {resident}");
+    assert!(page.value("herald_memory_limit_bytes") > memory);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+    let began = page.value("process_start_time_seconds");
+    assert!((now - 60.0..=now).contains(&began), "{began}, now it is {now}");
+    let worked = page.value("process_cpu_seconds_total");
+    assert!(worked > 0.0 && worked < 60.0, "{worked}");
+    until(&herald, "it works", |page| page.value("process_cpu_seconds_total") > worked).await;
 }
 
 #[tokio::test]

@@ -76,7 +76,7 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
 }
 
 /// Which pages of other origins may ask: without that, their browsers hide the answers from them, refusals too.
-fn cross_origin(config: &Config) -> CorsLayer {
+pub(super) fn cross_origin(config: &Config) -> CorsLayer {
     let origins = Origins::of(config);
     CorsLayer::new()
         .allow_origin(AllowOrigin::predicate(move |origin: &HeaderValue, _: &request::Parts| origins.allow(origin)))

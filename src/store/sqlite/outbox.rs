@@ -23,9 +23,9 @@ impl Outbox for Sqlite {
                         AND older.user_id = this.user_id AND older.id < this.id AND older.delivered_at IS NULL
                         AND older.locked_until > $2 AND older.locked_until <= $4)
                 ORDER BY id LIMIT $1)
-            RETURNING id, app_id, user_id, rev, event, payload";
+            RETURNING id, app_id, user_id, rev, event, payload, created_at";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<(i64, String, String, i64, String, String)> = sqlx::query_as(sql)
+        let rows: Vec<(i64, String, String, i64, String, String, Timestamp)> = sqlx::query_as(sql)
             .bind(limit)
             .bind(now)
             .bind(locked_until)
@@ -34,7 +34,15 @@ impl Outbox for Sqlite {
             .await?;
         let mut taken: Vec<Outgoing> = rows
             .into_iter()
-            .map(|(id, app, user, rev, event, payload)| Outgoing { id, app, user, rev, event, payload })
+            .map(|(id, app, user, rev, event, payload, created_at)| Outgoing {
+                id,
+                app,
+                user,
+                rev,
+                event,
+                payload,
+                created_at,
+            })
             .collect();
         taken.sort_unstable_by_key(|outgoing| outgoing.id);
         Ok(taken)

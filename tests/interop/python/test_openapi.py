@@ -76,7 +76,7 @@ class Description(unittest.TestCase):
         self.assertIsNone(self.herald.process.poll(), "it still runs")
 
     def test_what_users_ask(self):
-        self.holds(self.token(), ["inbox", "preferences", "topics", "auth"], {"path.id": self.ids, "body.up_to_rev": [50, 100, 200]})
+        self.holds(self.token(), ["inbox", "preferences", "topics", "auth", "vitals"], {"path.id": self.ids, "body.up_to_rev": [50, 100, 200]})
         changed = self.ask("GET", "/v1/inbox", self.token())
         self.assertGreater(changed["rev"], 200, "something was read, archived, snoozed or deleted")
 
