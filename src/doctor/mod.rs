@@ -7,8 +7,10 @@
 
 mod certificate;
 mod clerk;
+mod cloudinary;
 mod database;
 mod redis;
+mod sentry;
 mod server;
 
 use std::collections::BTreeMap;
@@ -43,6 +45,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("database", |patient| Box::pin(database::check(patient))),
     ("clerk", |patient| Box::pin(clerk::check(patient))),
     ("oidc", |patient| Box::pin(clerk::oidc(patient))),
+    ("cloudinary", |patient| Box::pin(cloudinary::check(patient))),
+    ("sentry", |patient| Box::pin(sentry::check(patient))),
 ];
 
 type Check = for<'a> fn(&'a Patient) -> BoxFuture<'a, Findings>;

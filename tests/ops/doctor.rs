@@ -332,6 +332,41 @@ async fn a_database_that_is_away_or_behind_is_found() {
 }
 
 #[tokio::test]
+async fn a_cloudinary_that_refuses_the_key_or_lacks_the_preset_is_found() {
+    let answers = |head: &str| match head.split(' ').nth(1).unwrap() {
+        "/v1_1/demo/ping" => (200, json!({ "status": "ok" }).to_string()),
+        "/v1_1/demo/upload_presets/user%5Fuploads" => (200, json!({ "name": "user_uploads" }).to_string()),
+        path if path.starts_with("/v1_1/demo/") => (404, "{}".to_owned()),
+        path if path.starts_with("/v1_1/other/") => (401, "{}".to_owned()),
+        _ => (503, String::new()),
+    };
+    let url = stand_in(answers, "", None).await;
+    let at = |cloud: &str| {
+        let setup = Setup::new().env("CLOUDINARY_URL", &format!("cloudinary://1234:hush@{cloud}"));
+        setup.env("HERALD_INTEGRATIONS_CLOUDINARY_API_URL", &url)
+    };
+    let found = doctor(at("demo"), &[]).await;
+    found.says("ok", "cloudinary", "\"demo\" takes the key").says("hint", "cloudinary", "do not say where");
+    assert!(found.is_well, "{}", found.text);
+    let told = at("demo").env("HERALD_PUBLIC_URL", "http://127.0.0.1:1");
+    doctor(told, &[]).await.has_no("do not say where");
+    let preset = at("demo").env("CLOUDINARY_UPLOAD_PRESET", "avatars");
+    doctor(preset, &[]).await.says("WRONG", "cloudinary", "upload preset");
+    doctor(at("other"), &[]).await.says("WRONG", "cloudinary", "refused").has_no("hush");
+    doctor(at("away"), &[]).await.says("hint", "cloudinary", "503");
+    let nobody = at("demo").env("HERALD_INTEGRATIONS_CLOUDINARY_API_URL", "http://127.0.0.1:1");
+    doctor(nobody, &[]).await.says("WRONG", "cloudinary", "cannot be asked").has_no("127.0.0.1:1/");
+}
+
+#[tokio::test]
+async fn a_sentry_that_cannot_be_reached_is_found() {
+    let url = stand_in(|_| (200, String::new()), "", None).await;
+    let at = |address: &str| Setup::new().env("SENTRY_DSN", &format!("http://hush@{address}/1"));
+    doctor(at(url.trim_start_matches("http://")), &[]).await.says("ok", "sentry", "a connection is taken");
+    doctor(at("127.0.0.1:1"), &[]).await.says("WRONG", "sentry", "cannot be sent").has_no("hush");
+}
+
+#[tokio::test]
 async fn tokens_whose_key_is_missing_are_found_while_the_server_runs() {
     let folder = crate::keys::database().await;
     let setup = |keys: &str| crate::keys::setup(&folder, keys);
