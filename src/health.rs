@@ -44,6 +44,8 @@ pub enum Service {
     Clerk,
     /// Where users' files are.
     Cloudinary,
+    /// Where users are helped.
+    Crisp,
     /// Where faults are reported.
     Sentry,
     /// Users and notifications.
@@ -54,7 +56,8 @@ pub enum Service {
 
 impl Service {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Pusher, Self::Clerk, Self::Cloudinary, Self::Sentry, Self::Database, Self::Redis];
+    pub const ALL: [Self; 7] =
+        [Self::Pusher, Self::Clerk, Self::Cloudinary, Self::Crisp, Self::Sentry, Self::Database, Self::Redis];
 
     /// Its name in answers and in the configuration.
     #[must_use]
@@ -63,6 +66,7 @@ impl Service {
             Self::Pusher => "pusher",
             Self::Clerk => "clerk",
             Self::Cloudinary => "cloudinary",
+            Self::Crisp => "crisp",
             Self::Sentry => "sentry",
             Self::Database => "database",
             Self::Redis => "redis",
@@ -71,7 +75,7 @@ impl Service {
 
     const fn fresh_for(self) -> Duration {
         match self {
-            Self::Cloudinary => FRESH_OF_OTHERS,
+            Self::Cloudinary | Self::Crisp => FRESH_OF_OTHERS,
             Self::Pusher | Self::Clerk | Self::Sentry | Self::Database | Self::Redis => FRESH,
         }
     }
@@ -204,6 +208,10 @@ async fn check(service: Service, parts: Arc<Parts>) -> Outcome {
         Service::Cloudinary => match &parts.cloudinary {
             None => Outcome::NOT_CONFIGURED,
             Some(cloudinary) => of_call(cloudinary.ping().await),
+        },
+        Service::Crisp => match &parts.crisp {
+            None => Outcome::NOT_CONFIGURED,
+            Some(crisp) => of_call(crisp.ping().await),
         },
         Service::Sentry => match &parts.config.sentry.dsn {
             None => Outcome::NOT_CONFIGURED,

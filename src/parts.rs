@@ -14,6 +14,7 @@ use crate::health::Health;
 use crate::http::fault::Fault;
 use crate::hub::Hub;
 use crate::integrations::cloudinary::Cloudinary;
+use crate::integrations::crisp::Crisp;
 use crate::integrations::provider::Provider;
 use crate::limits::Callers;
 use crate::notifications::Notifications;
@@ -41,6 +42,8 @@ pub struct Parts {
     pub health: Arc<Health>,
     /// Where users' files are, if anywhere.
     pub cloudinary: Option<Arc<Cloudinary>>,
+    /// Where users are helped, if anywhere.
+    pub crisp: Option<Arc<Crisp>>,
     /// The inboxes, unless their database could not be opened.
     pub notifications: Option<Arc<Notifications>>,
     /// The clients' tasks.

@@ -23,6 +23,9 @@ use crate::hub::{Hub, Node};
 use crate::integrations::clerk::sessions::Sessions;
 use crate::integrations::cloudinary::Cloudinary;
 use crate::integrations::cloudinary::destroy::Destroyer;
+use crate::integrations::crisp::Crisp;
+use crate::integrations::crisp::lookup::Asker;
+use crate::integrations::crisp::send::Sender;
 use crate::integrations::provider::Provider;
 use crate::limits::Callers;
 use crate::listener::{Listener, Serving};
@@ -90,7 +93,7 @@ pub async fn run(
     }
     let hub = Arc::new(Hub { node, cluster });
     let identity = Provider::new(&config, &outgoing).map(Arc::new);
-    let notifications = inboxes(&config, &hub, &apps).await?;
+    let notifications = inboxes(&config, &hub, &apps).await?.map(Arc::new);
     if let Some(notifications) = &notifications {
         match notifications.reached.now() {
             true => check_token_keys(&config.tokens, &*notifications.store).await?,
@@ -119,6 +122,17 @@ pub async fn run(
         let store = Arc::clone(&notifications.store);
         notifications.work(Destroyer { cloudinary: Arc::clone(cloudinary), store });
     }
+    let crisp = Crisp::new(&config, &outgoing).map(Arc::new);
+    if let (Some(notifications), Some(crisp)) = (&notifications, &crisp)
+        && let Some(service) = crisp.service()
+    {
+        let (crisp, service) = (|| Arc::clone(crisp), || Arc::clone(service));
+        let app = config.integrations_app().to_owned();
+        let told = Arc::clone(notifications);
+        notifications.work(Asker { crisp: crisp(), notifications: told, app, service: service() });
+        let store = Arc::clone(&notifications.store);
+        notifications.work(Sender { crisp: crisp(), store, service: service() });
+    }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();
     }
@@ -135,7 +149,8 @@ pub async fn run(
         outgoing,
         identity,
         cloudinary,
-        notifications: notifications.map(Arc::new),
+        crisp,
+        notifications,
         ready: Arc::new(AtomicBool::new(true)),
         config,
         apps,

@@ -18,6 +18,7 @@ use uuid::Uuid;
 use crate::metrics;
 use crate::notifications::{Outage, TICK};
 use crate::outgoing::breaker::State;
+use crate::outgoing::problem::CallProblem;
 use crate::outgoing::service::{Answer, CallError, Service};
 use crate::store::tasks::{Task, TaskKind};
 use crate::store::time::Timestamp;
@@ -63,19 +64,27 @@ pub enum Attempt {
 }
 
 impl Attempt {
-    /// What an answer means, where `is_done` knows which statuses are as good as done. Other 4xx would be the same at every repetition.
+    /// What an answer means, where `is_done` knows which statuses are as good as done.
     pub fn of(answered: Result<Answer, CallError>, is_done: impl Fn(&Answer) -> bool) -> Self {
         match answered {
             Ok(answer) if is_done(&answer) => Self::Done,
-            Ok(answer)
-                if answer.status.is_client_error()
-                    && !matches!(answer.status.as_u16(), 401 | 408 | 420 | 423 | 429) =>
+            Ok(answer) => Self::in_vain(CallProblem::Status(answer.status)),
+            Err(error) => Self::in_vain(error.into()),
+        }
+    }
+
+    /// What it means that there is no such answer. 4xx would be the same at every repetition, but for those that pass.
+    #[must_use]
+    pub fn in_vain(problem: CallProblem) -> Self {
+        match problem {
+            CallProblem::Status(status)
+                if status.is_client_error() && !matches!(status.as_u16(), 401 | 408 | 420 | 423 | 429) =>
             {
-                Self::GivenUp(format!("it answered {}", answer.status))
+                Self::GivenUp(format!("it answered {status}"))
             }
-            Ok(answer) => Self::Failed(format!("it answered {}", answer.status)),
-            Err(CallError::Rejected(left)) => Self::Later(left),
-            Err(error) => Self::Failed(error.to_string()),
+            CallProblem::Status(status) => Self::Failed(format!("it answered {status}")),
+            CallProblem::Call(CallError::Rejected(left)) => Self::Later(left),
+            problem => Self::Failed(problem.to_string()),
         }
     }
 }

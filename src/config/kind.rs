@@ -24,6 +24,7 @@ use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
 use crate::integrations::cloudinary::signature::Digest;
+use crate::integrations::crisp::Tier;
 use crate::integrations::standard_webhooks::Secrets;
 use crate::limits::Quota;
 use crate::notifications::topics::TopicPattern;
@@ -438,6 +439,13 @@ Transformations: String, "transformations such as c_thumb,w_200, with | between,
 text_kind! { /// The digest of an account's signatures.
 SignatureAlgorithm: Digest, "sha1 or sha256",
 |text| Digest::ALL.into_iter().find(|digest| digest.as_str() == text), |digest| digest.as_str().to_owned() }
+
+text_kind! { /// A website of Crisp's.
+WebsiteId: String, "1 to 64 letters, digits and -", |text| is_word(text, b"-").then(|| text.to_owned()), String::clone }
+
+text_kind! { /// Whose token it is.
+TokenTier: Tier, "one of plugin, website and user",
+|text| Tier::ALL.into_iter().find(|tier| tier.as_str() == text), |tier| tier.as_str().to_owned() }
 
 /// An account of Cloudinary's with its secret; never shown.
 #[derive(Debug)]

@@ -26,9 +26,10 @@ pub use database_url::{DatabaseUrl, Pooler};
 use kind::SentryDsn;
 pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_type_pattern};
 pub use options::{
-    AppOptions, AuthOptions, CloudinaryOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions,
-    DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions,
-    RuleOptions, SentryOptions, ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
+    AppOptions, AuthOptions, CloudinaryOptions, ClusterOptions, Config, ConnectionOptions, CrispOptions,
+    DatabaseOptions, DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions,
+    NotificationOptions, QueueOptions, RuleOptions, SentryOptions, ServerOptions, ShutdownOptions, TlsOptions,
+    TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 pub use section::Written;
@@ -160,6 +161,7 @@ fn load(environment: &Environment, named: Option<PathBuf>, mut early: Vec<Proble
         url.password = Some(password.expose().to_owned());
     }
     public_dsn(environment, &mut config, &mut reader, &mut notes);
+    browsers_token(&mut config.integrations.crisp, &reader, &mut notes);
     reader.known.insert("HERALD_CONFIG".to_owned());
     let unknown = environment.names().filter(|name| !reader.known.contains(*name));
     let warnings = unknown.map(|name| {
@@ -256,6 +258,21 @@ fn public_dsn(environment: &Environment, config: &mut Config, reader: &mut Reade
     }
 }
 
+/// `CRISP_TOKEN_ID` without a key is what a page calls the chat's session by: nothing that opens the REST API.
+fn browsers_token(crisp: &mut CrispOptions, reader: &Reader<'_>, notes: &mut Vec<String>) {
+    let origin = reader.origins.get(&("integrations.crisp.token_id".to_owned(), String::new()));
+    let variable = origin.and_then(|origin| origin.split(' ').next());
+    if crisp.token_key.is_none()
+        && let Some(variable @ ("CRISP_TOKEN_ID" | "CRISP_TOKEN_ID_FILE")) = variable
+        && crisp.token_id.take().is_some()
+    {
+        notes.retain(|note| !note.starts_with(variable));
+        notes.push(format!(
+            "{variable} is left to the app's pages: without CRISP_TOKEN_KEY it is no token of Crisp's REST API"
+        ));
+    }
+}
+
 /// What is allowed in who users are, and yet seldom meant.
 fn likely_mistakes(auth: &AuthOptions) -> Vec<String> {
     let mut warnings = Vec::new();
@@ -274,6 +291,40 @@ fn likely_mistakes(auth: &AuthOptions) -> Vec<String> {
         );
     }
     warnings
+}
+
+/// What is missing where Crisp is configured by half.
+fn half_of_crisp(crisp: &CrispOptions, source: impl Fn(&str) -> Option<String>) -> Vec<(&'static str, String)> {
+    let from = |option: &str| {
+        let origin = source(option).map(|origin| format!(" (from {origin})")).unwrap_or_default();
+        format!("integrations.crisp.{option} is set{origin}")
+    };
+    let missing = |variable: &str, set: &str| format!("it is missing ({variable} in the environment); {}", from(set));
+    let mut problems = Vec::new();
+    match (&crisp.token_id, &crisp.token_key) {
+        (Some(_), None) => problems.push(("token_key", missing("CRISP_TOKEN_KEY", "token_id"))),
+        (None, Some(_)) => problems.push(("token_id", missing("CRISP_TOKEN_ID", "token_key"))),
+        _ => {}
+    }
+    let ways = [
+        ("token_id", crisp.token_id.is_some()),
+        ("token_key", crisp.token_key.is_some()),
+        ("signing_secrets", !crisp.signing_secrets.is_empty()),
+        ("webhook_keys", !crisp.webhook_keys.is_empty()),
+        ("identity_secret", crisp.identity_secret.is_some()),
+    ];
+    match (&crisp.website_id, ways.iter().find(|(_, is_set)| *is_set)) {
+        (None, Some((set, _))) => problems.push(("website_id", missing("CRISP_WEBSITE_ID", set))),
+        // What a browser knows anyway says nothing of whether it is to be on.
+        (Some(_), None) if !source("website_id").is_some_and(|origin| origin.starts_with("NEXT_PUBLIC_")) => {
+            let message = "one of these is missing beside it: token_id with token_key, signing_secrets, webhook_keys, identity_secret \
+                (CRISP_TOKEN_ID with CRISP_TOKEN_KEY, CRISP_SIGNING_SECRET, CRISP_WEBHOOK_KEY, CRISP_IDENTITY_SECRET in the \
+                environment)";
+            problems.push(("website_id", message.to_owned()));
+        }
+        _ => {}
+    }
+    problems
 }
 
 /// What no single option can tell.
@@ -343,6 +394,13 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
                 let message = format!("it is missing ({variable} in the environment); {set} is set{}", from(set));
                 reader.problem(option, String::new(), message);
             }
+        }
+    }
+    if !told.iter().any(|problem| problem.option.starts_with("integrations.crisp.")) {
+        let source = |option: &str| source(&format!("integrations.crisp.{option}"), "");
+        for (option, message) in half_of_crisp(&config.integrations.crisp, source) {
+            let origin = source(option).unwrap_or_default();
+            reader.problem(&format!("integrations.crisp.{option}"), origin, message);
         }
     }
     if let Some(app) = &config.integrations.app

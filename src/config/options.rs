@@ -23,7 +23,8 @@ use super::kind::{
     Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise,
     Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, ReportName, Reset,
     ResetForm, Role, SECOND, SecretText, SentryDsn, Several, Share, SignatureAlgorithm, Signing, Size, Time, TokenKeys,
-    Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    TokenTier, Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WebsiteId,
+    WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -32,6 +33,7 @@ use crate::identity::publishable_key::PublishableKey;
 use crate::identity::rules::{MasterKey, Pattern};
 use crate::identity::{Algorithm, Key};
 use crate::integrations::cloudinary::signature::Digest;
+use crate::integrations::crisp::Tier;
 use crate::integrations::standard_webhooks::Secrets;
 use crate::limits::Quota;
 use crate::notifications::topics::TopicPattern;
@@ -469,6 +471,8 @@ options! {
         [sections]
         /// Where users' files are.
         cloudinary: CloudinaryOptions;
+        /// Where users talk with those who help them.
+        crisp: CrispOptions;
     }
 }
 
@@ -501,6 +505,29 @@ options! {
         signature_algorithm: Option<Digest> = None, as Optional<SignatureAlgorithm>;
         /// Where its API is: accounts in Europe and Asia have addresses of their own.
         api_url: String = "https://api.cloudinary.com".to_owned(), as PublicAddress;
+    }
+}
+
+options! {
+    /// Crisp, the chat in which users are helped. On with the website's id and at least one of: `token_id` with `token_key`, `signing_secrets`,
+    /// `webhook_keys`, `identity_secret`.
+    pub struct CrispOptions {
+        /// The website's id.
+        website_id: Option<String> = None, as Optional<WebsiteId>;
+        /// The identifier of a token for Crisp's REST API.
+        token_id: Option<String> = None, as Optional<AppKey>;
+        /// The key of that token.
+        token_key: Option<Secret> = None, as Optional<SecretText>;
+        /// Whose token it is.
+        tier: Tier = Tier::Plugin, as TokenTier;
+        /// What a plugin's hooks are signed with; while it is changed, the old and the new one.
+        signing_secrets: Vec<Secret> = Vec::new(), as Several<SecretText>;
+        /// What a website's hooks, which nobody signs, have as `key` in their address; while it is changed, the old and the new one.
+        webhook_keys: Vec<Secret> = Vec::new(), as Several<SecretText>;
+        /// What users' addresses are signed with for the chat, as its settings for user verification show it.
+        identity_secret: Option<Secret> = None, as Optional<SecretText>;
+        /// Where the REST API is.
+        api_url: String = "https://api.crisp.chat".to_owned(), as PublicAddress;
     }
 }
 

@@ -69,6 +69,12 @@ pub enum Fault {
     /// A notification is not the sender's, which knows that by 401. Why stands in the log.
     #[error("the signature is not right")]
     SignatureRefused(String),
+    /// A hook is not the sender's, or about something else than what is configured. Why stands in the log.
+    #[error("this is no hook for here")]
+    HookRefused(String),
+    /// The user has no conversation with the support.
+    #[error("the user has no conversation with the support that Crisp has verified; nothing is sent")]
+    NoConversation,
     /// Users and notifications are not kept here, or the database is away.
     #[error("the database cannot be reached; nothing was changed")]
     StoreUnavailable(String),
@@ -156,6 +162,8 @@ impl Fault {
             }
             Self::NotVerified(_) => (StatusCode::BAD_REQUEST, "invalid_signature"),
             Self::SignatureRefused(_) => (StatusCode::UNAUTHORIZED, "invalid_signature"),
+            Self::HookRefused(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            Self::NoConversation => (StatusCode::NOT_FOUND, "no_conversation"),
             Self::StoreUnavailable(_) => (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable"),
             Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
             Self::Conflict => (StatusCode::CONFLICT, "transaction_conflict"),
@@ -172,6 +180,7 @@ impl Fault {
             Self::Unauthenticated { reason, .. }
             | Self::NotVerified(reason)
             | Self::SignatureRefused(reason)
+            | Self::HookRefused(reason)
             | Self::AuthorizerUnavailable(reason)
             | Self::StoreUnavailable(reason)
             | Self::StoreFull(reason)

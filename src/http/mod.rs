@@ -100,7 +100,7 @@ pub(crate) fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 43] = [
+const ROUTES: [(&str, &str); 46] = [
     ("/openapi.json", "openapi"),
     ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
@@ -118,6 +118,9 @@ const ROUTES: [(&str, &str); 43] = [
     ("/v1/users/{user_id}/topics/{topic}", "user_topic"),
     ("/webhooks/clerk", "clerk_webhook"),
     ("/webhooks/cloudinary", "cloudinary_webhook"),
+    ("/webhooks/crisp", "crisp_webhook"),
+    ("/v1/support/identity", "support_identity"),
+    ("/v1/support/messages", "support_messages"),
     ("/v1/files", "files"),
     ("/v1/files/signature", "file_signature"),
     ("/cloudinary/signature", "file_signature"),

@@ -5,6 +5,7 @@
 pub mod authorizer;
 pub mod clerk;
 pub mod cloudinary;
+pub mod crisp;
 pub mod jwks;
 pub mod provider;
 pub mod sentry;

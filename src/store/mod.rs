@@ -24,6 +24,7 @@ pub mod postgres;
 pub mod preferences;
 pub mod sending;
 pub mod sqlite;
+pub mod support;
 pub mod tasks;
 pub mod time;
 pub mod tokens;
@@ -45,6 +46,7 @@ use notification::{Acted, ActedOnMany, BySeverity, Changes, Cursor, Filter, Inbo
 use people::{Applied, Change, Ended, Inbound, Standing, User};
 use preferences::Preferences;
 use sending::{Create, Created, Outgoing};
+use support::Support;
 use tasks::Tasks;
 use time::Timestamp;
 use tokens::Tokens;
@@ -60,7 +62,9 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Files + Debug + Send + Sync {
+pub trait Store:
+    People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Files + Support + Debug + Send + Sync
+{
     /// Returns when it answers.
     ///
     /// # Errors
@@ -70,7 +74,7 @@ pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens
     /// Which store it is: every node that opens it finds the same id.
     async fn id(&self) -> Result<Uuid, StoreError>;
 
-    /// Forgets what is old: deleted notifications, deduplication, webhooks and tombstones after `keep`, delivered events and ended sessions
+    /// Forgets what is old: deleted notifications, deduplication, webhooks, tombstones and conversations that are nobody's after `keep`, delivered events and ended sessions
     /// after a day. At most `limit` rows of each; returns whether that was all.
     async fn purge(&self, keep: Duration, limit: usize, now: Timestamp) -> Result<bool, StoreError>;
 

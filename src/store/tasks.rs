@@ -15,6 +15,10 @@ pub enum TaskKind {
     Dispatch,
     /// A file is deleted at its service: [`files::Destroy`](super::files::Destroy).
     Destroy,
+    /// Crisp is asked whose a conversation is: [`Lookup`](crate::integrations::crisp::lookup::Lookup).
+    SupportLookup,
+    /// A message goes into a user's conversation at Crisp: [`Message`](crate::integrations::crisp::send::Message).
+    SupportMessage,
 }
 
 impl TaskKind {
@@ -24,6 +28,8 @@ impl TaskKind {
         match self {
             Self::Dispatch => "dispatch",
             Self::Destroy => "cloudinary.destroy",
+            Self::SupportLookup => "crisp.lookup",
+            Self::SupportMessage => "crisp.message",
         }
     }
 }

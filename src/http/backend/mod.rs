@@ -5,6 +5,7 @@
 
 pub mod caller;
 pub mod notifications;
+pub mod support;
 pub mod users;
 
 use std::sync::Arc;
@@ -19,8 +20,12 @@ use crate::parts::Parts;
 /// The routes.
 pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     let prefix = &parts.config.server.path_prefix;
+    let mut router = Router::new();
+    if parts.crisp.as_ref().is_some_and(|crisp| crisp.service().is_some()) {
+        router = router.route(&format!("{prefix}/v1/support/messages"), post(support::send));
+    }
     let request = || get(notifications::show).delete(notifications::cancel);
-    Router::new()
+    router
         .route(&format!("{prefix}/apps/{{app_id}}/notifications"), post(notifications::create))
         .route(&format!("{prefix}/apps/{{app_id}}/notifications/{{transaction_id}}"), request())
         .route(&format!("{prefix}/v1/notifications"), post(notifications::create_queued))

@@ -23,7 +23,7 @@ use crate::store::jobs::JobStatus;
 use crate::store::time::Timestamp;
 
 /// What stands for `transaction_id` where the body has none.
-const IDEMPOTENCY_KEY: &str = "idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 /// Notifications that are taken back in one transaction.
 const CANCELLED_AT_ONCE: usize = 200;
 

@@ -2,6 +2,7 @@
 
 pub mod clerk;
 pub mod cloudinary;
+pub mod crisp;
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use axum::routing::post;
 use super::limits::{Policy, by_address, tell};
 use crate::parts::Parts;
 
-/// The routes; each exists where its secret is configured.
+/// The routes; each exists where it can be verified.
 pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     let config = &parts.config;
     let prefix = &config.server.path_prefix;
@@ -25,6 +26,11 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     if parts.cloudinary.is_some() {
         for alias in ["", "/api"] {
             router = router.route(&format!("{prefix}{alias}/webhooks/cloudinary"), post(cloudinary::receive));
+        }
+    }
+    if parts.crisp.as_ref().is_some_and(|crisp| crisp.trusted.is_any()) {
+        for alias in ["", "/api"] {
+            router = router.route(&format!("{prefix}{alias}/webhooks/crisp"), post(crisp::receive));
         }
     }
     let counted = Arc::clone(parts);

@@ -190,7 +190,7 @@ async fn standing(parts: &Parts, identity: &Identity) -> Standing {
 
 /// The user, from the identity provider where nothing but an id was kept. Without an answer the id has to do: clients must get in while the
 /// provider is away.
-async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Result<Option<User>, Fault> {
+pub(super) async fn known(parts: &Parts, kept: Option<User>, identity: &Identity) -> Result<Option<User>, Fault> {
     if kept.as_ref().is_some_and(|user| user.source_updated_at > 0) {
         return Ok(kept);
     }

@@ -10,6 +10,7 @@ pub mod files;
 pub mod form;
 pub mod inbox;
 pub mod preferences;
+pub mod support;
 
 use std::sync::Arc;
 
@@ -49,6 +50,10 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
         router = router
             .route(&format!("{prefix}/v1/files"), all.fallback(only("GET, POST, OPTIONS")))
             .route(&format!("{prefix}/v1/files/{{id}}"), one.fallback(only("DELETE, OPTIONS")));
+    }
+    if parts.crisp.is_some() {
+        let identity = get(support::identity).layer(Extension(Policy::Default));
+        router = router.route(&format!("{prefix}/v1/support/identity"), identity.fallback(only("GET, OPTIONS")));
     }
     let item = get(inbox::show).patch(inbox::change).delete(inbox::delete);
     router

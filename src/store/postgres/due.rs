@@ -100,6 +100,7 @@ impl Postgres {
             ("fanout_jobs", "finished_at", old),
             ("jobs", "done_at", day_old),
             ("user_files", "status = 'deleted' AND updated_at", old),
+            ("support_sessions", "user_id IS NULL AND updated_at", old),
         ] {
             let sql = format!(
                 "DELETE FROM {table} WHERE ctid = ANY(ARRAY(SELECT ctid FROM {table} WHERE {column} < $1 LIMIT $2))"

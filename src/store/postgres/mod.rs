@@ -18,6 +18,7 @@ mod migrate;
 mod outbox;
 mod people;
 mod preferences;
+mod support;
 mod tasks;
 mod tokens;
 

@@ -112,6 +112,10 @@ impl Sqlite {
                 "DELETE FROM user_files WHERE id IN (SELECT id FROM user_files WHERE status = 'deleted' AND updated_at < $1 LIMIT $2)",
                 old,
             ),
+            (
+                "DELETE FROM support_sessions WHERE rowid IN (SELECT rowid FROM support_sessions WHERE user_id IS NULL AND updated_at < $1 LIMIT $2)",
+                old,
+            ),
             ("DELETE FROM jobs WHERE rowid IN (SELECT rowid FROM jobs WHERE done_at < $1 LIMIT $2)", day_old),
         ] {
             let deleted = sqlx::query(sql).bind(before).bind(limit).execute(&mut *tx).await?.rows_affected();

@@ -12,6 +12,7 @@ mod make;
 mod outbox;
 mod people;
 mod preferences;
+mod support;
 mod tasks;
 mod tokens;
 
@@ -41,6 +42,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "ways", include_str!("../../../migrations/sqlite/0002_ways.sql")),
     (3, "integrations", include_str!("../../../migrations/sqlite/0003_integrations.sql")),
     (4, "files", include_str!("../../../migrations/sqlite/0004_files.sql")),
+    (5, "support", include_str!("../../../migrations/sqlite/0005_support.sql")),
 ];
 
 /// Connections that read.
