@@ -20,6 +20,7 @@ macro_rules! over_both {
 }
 
 mod acting;
+mod conversations;
 mod creating;
 mod due;
 mod files;
