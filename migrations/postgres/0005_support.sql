@@ -7,6 +7,7 @@ CREATE TABLE support_sessions (
   verified    BOOLEAN NOT NULL DEFAULT false,
   state       TEXT,
   changed_at  BIGINT NOT NULL DEFAULT 0, -- by Crisp's clock, in milliseconds: when whose it is has changed last
+  told_at     TIMESTAMPTZ, -- when a hook has told last of who the visitor is
   asked_at    TIMESTAMPTZ,
   answered_at TIMESTAMPTZ,
   updated_at  TIMESTAMPTZ NOT NULL DEFAULT now(),

@@ -7,6 +7,7 @@ CREATE TABLE support_sessions (
   verified    INTEGER NOT NULL DEFAULT 0,
   state       TEXT,
   changed_at  INTEGER NOT NULL DEFAULT 0, -- by Crisp's clock, in milliseconds: when whose it is has changed last
+  told_at     INTEGER, -- when a hook has told last of who the visitor is
   asked_at    INTEGER,
   answered_at INTEGER,
   updated_at  INTEGER NOT NULL,

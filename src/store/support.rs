@@ -100,8 +100,10 @@ pub trait Support {
 pub struct SupportSession {
     /// Whose it is.
     pub user: Option<String>,
-    /// Of when the last news is that said so, in Unix milliseconds.
+    /// When that changed by a hook, by Crisp's clock in Unix milliseconds.
     pub changed_at: i64,
+    /// When a hook has told last of who the visitor is.
+    pub told_at: Option<Timestamp>,
     /// When Crisp was asked last.
     pub asked_at: Option<Timestamp>,
     /// As of when it has answered last.
@@ -124,10 +126,32 @@ impl SupportSession {
         left.map_or(Whose::Ask, |left| Whose::AskedLately(Duration::from_micros(left).min(ASK_AGAIN)))
     }
 
-    /// What a proof, or its contrary, makes of it: `None` where it is older than what is known.
+    /// What a hook makes of it. `proven` is the only user who has one of the addresses that it proves, `is_of_user` whether the address that it
+    /// names is that of the user whose it is.
     #[must_use]
-    pub fn proven(&self, user: Option<String>, at: i64) -> Option<Self> {
-        (at >= self.changed_at).then(|| Self { user, changed_at: at, ..self.clone() })
+    pub fn told(self, event: &SupportEvent, proven: Option<String>, is_of_user: bool, now: Timestamp) -> Self {
+        let is_old = event.at < self.changed_at;
+        let told_at = Some(now);
+        match &event.change {
+            SupportChange::State(_) | SupportChange::Nothing => self,
+            // A proof that does not say of what leaves the question to whoever asks Crisp.
+            SupportChange::Proven(emails) if emails.is_empty() => Self { told_at, ..self },
+            _ if is_old => Self { told_at, ..self },
+            SupportChange::Proven(_) => Self { user: proven, changed_at: event.at, told_at, ..self },
+            SupportChange::Unproven | SupportChange::Removed => {
+                Self { user: None, changed_at: event.at, told_at, ..self }
+            }
+            // Its proof may be of the same moment, and come before or after it.
+            SupportChange::Email(_) => Self { user: self.user.filter(|_| is_of_user), told_at, ..self },
+        }
+    }
+
+    /// What an answer of Crisp's makes of it, who was asked at that moment: nothing if a hook has told something since. By Herald's own clock:
+    /// Crisp's may be another.
+    #[must_use]
+    pub fn answered(self, user: Option<String>, asked: Timestamp) -> Self {
+        let is_overtaken = self.told_at.is_some_and(|told| told > asked);
+        Self { user: if is_overtaken { self.user } else { user }, answered_at: Some(asked), ..self }
     }
 }
 
@@ -164,10 +188,42 @@ mod tests {
     }
 
     #[test]
-    fn older_news_say_nothing() {
-        let known = SupportSession { user: Some("user_ann".to_owned()), changed_at: 5, ..SupportSession::default() };
-        assert_eq!(known.proven(None, 4), None);
-        assert_eq!(known.proven(None, 5).unwrap().user, None);
-        assert_eq!(known.proven(Some("user_bob".to_owned()), 6).unwrap().changed_at, 6);
+    fn what_hooks_say_counts_in_the_order_in_which_it_happened() {
+        let (ann, bob) = (|| Some("user_ann".to_owned()), || Some("user_bob".to_owned()));
+        let now = Timestamp::EPOCH.after(Duration::from_secs(9));
+        let known = || SupportSession { user: ann(), changed_at: 5, ..SupportSession::default() };
+        let told = |change, at, proven, is_of_user| {
+            known().told(&SupportEvent { session: String::new(), at, change }, proven, is_of_user, now)
+        };
+        let (proof, email) = (SupportChange::Proven(vec![String::new()]), SupportChange::Email(String::new()));
+        for (change, at, proven, is_of_user, user, why) in [
+            (proof.clone(), 5, bob(), false, bob(), "it is another's"),
+            (proof.clone(), 4, bob(), false, ann(), "it was another's before"),
+            (proof, 6, None, false, None, "it is nobody's of whom is known"),
+            (SupportChange::Proven(Vec::new()), 6, None, false, ann(), "it does not say whose it is"),
+            (SupportChange::Unproven, 4, None, false, ann(), "it was not proven before"),
+            (SupportChange::Unproven, 6, None, false, None, "it is not proven any more"),
+            (SupportChange::Removed, 6, None, false, None, "it is gone"),
+            (email.clone(), 4, None, false, ann(), "the proof came after it"),
+            (email.clone(), 6, None, true, ann(), "it is the same"),
+            (email, 6, None, false, None, "somebody else is there"),
+            (SupportChange::State("resolved".to_owned()), 6, None, false, ann(), "it says nothing of that"),
+        ] {
+            assert_eq!(told(change, at, proven, is_of_user).user, user, "{why}");
+        }
+    }
+
+    #[test]
+    fn an_address_and_its_proof_come_in_any_order_and_an_answer_is_of_when_it_was_asked_for() {
+        let ann = || Some("user_ann".to_owned());
+        let at = |seconds| Timestamp::EPOCH.after(Duration::from_secs(seconds));
+        let event = |at, change| SupportEvent { session: String::new(), at, change };
+        let named = SupportSession::default();
+        let named = named.told(&event(7_001, SupportChange::Email(String::new())), None, false, at(7));
+        let proof = event(7_000, SupportChange::Proven(vec![String::new()]));
+        assert_eq!(named.clone().told(&proof, ann(), false, at(8)).user, ann(), "the proof was a moment earlier");
+        let (late, early) = (named.clone().answered(ann(), at(7)), named.answered(ann(), at(6)));
+        assert_eq!((late.user, late.answered_at), (ann(), Some(at(7))));
+        assert_eq!((early.user, early.answered_at), (None, Some(at(6))), "another address may have been meant");
     }
 }

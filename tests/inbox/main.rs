@@ -13,6 +13,7 @@ mod authorizing;
 mod backends;
 mod clerk;
 mod creating;
+mod crisp;
 mod database;
 mod dispatching;
 mod files;
@@ -23,4 +24,5 @@ mod outage;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../store/postgres.rs"]
 mod postgres;
+mod third_party;
 mod user;

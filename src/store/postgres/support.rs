@@ -28,21 +28,18 @@ impl Support for Postgres {
             if !people::note(&mut tx, inbound, now).await? {
                 return Ok(known.user);
             }
-            let next = match &event.change {
-                SupportChange::Proven(emails) if emails.is_empty() => None,
-                SupportChange::Proven(emails) => known.proven(owner(&mut tx, emails).await?, event.at),
-                SupportChange::Email(email) if is_of(&mut tx, known.user.as_deref(), email).await? => None,
-                SupportChange::Email(_) | SupportChange::Unproven | SupportChange::Removed => {
-                    known.proven(None, event.at)
-                }
-                SupportChange::State(_) | SupportChange::Nothing => None,
+            let (proven, is_of_user) = match &event.change {
+                SupportChange::Proven(emails) => (owner(&mut tx, emails).await?, false),
+                SupportChange::Email(email) => (None, is_of(&mut tx, known.user.as_deref(), email).await?),
+                _ => (None, false),
             };
+            let next = known.told(event, proven, is_of_user, now);
             let state = if let SupportChange::State(state) = &event.change { Some(state.as_str()) } else { None };
-            let next = next.unwrap_or(known);
-            let sql = "UPDATE support_sessions SET user_id = $3, verified = $3 IS NOT NULL, changed_at = $4,
-                    state = coalesce($5, state), updated_at = $6 WHERE website_id = $1 AND session_id = $2";
+            let sql =
+                "UPDATE support_sessions SET user_id = $3, verified = $3 IS NOT NULL, changed_at = $4, told_at = $5,
+                    state = coalesce($6, state), updated_at = $7 WHERE website_id = $1 AND session_id = $2";
             let put = tx.query(sql).bind(place.0).bind(place.1).bind(&next.user).bind(next.changed_at);
-            put.bind(state).bind(now).execute(tx.on()).await?;
+            put.bind(next.told_at).bind(state).bind(now).execute(tx.on()).await?;
             if let Some(task) = task.filter(|_| next.user.is_none()) {
                 tasks::note(&mut tx, task, now).await?;
             }
@@ -84,11 +81,10 @@ impl Support for Postgres {
             let mut tx = self.begin().await?;
             let known = find(&mut tx, (website, session), now).await?;
             let user = owner(&mut tx, emails).await?;
-            let next = known.proven(user, asked.as_micros() / 1_000).unwrap_or(known);
-            let sql =
-                "UPDATE support_sessions SET user_id = $3, verified = $3 IS NOT NULL, changed_at = $4, answered_at = $5
+            let next = known.answered(user, asked);
+            let sql = "UPDATE support_sessions SET user_id = $3, verified = $3 IS NOT NULL, answered_at = $4
                 WHERE website_id = $1 AND session_id = $2";
-            let put = tx.query(sql).bind(website).bind(session).bind(&next.user).bind(next.changed_at).bind(asked);
+            let put = tx.query(sql).bind(website).bind(session).bind(&next.user).bind(next.answered_at);
             put.execute(tx.on()).await?;
             tx.commit().await?;
             Ok(next.user)
@@ -114,10 +110,11 @@ async fn find(tx: &mut Tx, (website, session): (&str, &str), now: Timestamp) -> 
     let sql =
         "INSERT INTO support_sessions (website_id, session_id, updated_at) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING";
     tx.query(sql).bind(website).bind(session).bind(now).execute(tx.on()).await?;
-    let sql = "SELECT user_id, changed_at, asked_at, answered_at FROM support_sessions
+    let sql = "SELECT user_id, changed_at, told_at, asked_at, answered_at FROM support_sessions
         WHERE website_id = $1 AND session_id = $2 FOR UPDATE";
-    let (user, changed_at, asked_at, answered_at) = tx.rows(sql).bind(website).bind(session).fetch_one(tx.on()).await?;
-    Ok(SupportSession { user, changed_at, asked_at, answered_at })
+    let (user, changed_at, told_at, asked_at, answered_at) =
+        tx.rows(sql).bind(website).bind(session).fetch_one(tx.on()).await?;
+    Ok(SupportSession { user, changed_at, told_at, asked_at, answered_at })
 }
 
 /// The only user who has one of these addresses; none if there are several.
