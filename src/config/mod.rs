@@ -266,7 +266,7 @@ fn browsers_token(crisp: &mut CrispOptions, reader: &Reader<'_>, notes: &mut Vec
         && let Some(variable @ ("CRISP_TOKEN_ID" | "CRISP_TOKEN_ID_FILE")) = variable
         && crisp.token_id.take().is_some()
     {
-        notes.retain(|note| !note.starts_with(variable));
+        notes.retain(|note| !note.starts_with(&format!("{variable} ")));
         notes.push(format!(
             "{variable} is left to the app's pages: without CRISP_TOKEN_KEY it is no token of Crisp's REST API"
         ));
@@ -492,6 +492,7 @@ mod tests {
     use std::io::Write as _;
 
     use super::*;
+    use crate::integrations::crisp::Crisp;
 
     fn load_file(text: &str, variables: &[(&str, &str)]) -> Result<Loaded, String> {
         let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -638,6 +639,75 @@ mod tests {
             "[integrations.cloudinary]\nupload_preset = \"off\"\nallowed_formats = []\nmax_file_bytes = \"5MiB\"\n";
         let options = load_file(file, &[]).unwrap().config.integrations.cloudinary;
         assert_eq!((options.upload_preset, options.max_file_bytes), (None, 5 * 1024 * 1024));
+    }
+
+    #[test]
+    fn crisp_is_on_whole_or_not_at_all() {
+        let outgoing = crate::outgoing::Outgoing::new().unwrap();
+        let website = |variables: &[(&str, &str)]| {
+            let options = load_file("", variables).map(|loaded| loaded.config.integrations.crisp);
+            options.map(|options| Crisp::of(&options, &outgoing).map(|crisp| crisp.website_id))
+        };
+        let (own, public) = (("CRISP_WEBSITE_ID", "own-1"), ("NEXT_PUBLIC_CRISP_WEBSITE_ID", "public-1"));
+        let (id, key) = (("CRISP_TOKEN_ID", "t1"), ("CRISP_TOKEN_KEY", "hush17"));
+        let hidden = [
+            ("CRISP_SIGNING_SECRET", "hush17"),
+            ("CRISP_WEBHOOK_SECRET", "hush17"),
+            ("CRISP_WEBHOOK_KEY", "hush17"),
+            ("CRISP_IDENTITY_SECRET", "hush17"),
+        ];
+        for (variables, expected) in [
+            (&[][..], None),
+            (&[public], None),
+            (&[id], None),
+            (&[public, id], None),
+            (&[own, id, key], Some("own-1")),
+            (&[own, public, id, key], Some("own-1")),
+            (&[public, id, key], Some("public-1")),
+            (&[own, ("CRISP_TOKEN_IDENTIFIER", "t"), ("CRISP_API_KEY", "hush17")], Some("own-1")),
+            (&[own, ("CRISP_IDENTIFIER", "t"), ("CRISP_KEY", "hush17")], Some("own-1")),
+            (&[own, ("CRISP_API_IDENTIFIER", "t"), key], Some("own-1")),
+            (&[own, id, hidden[0]], Some("own-1")),
+            (&[public, hidden[1]], Some("public-1")),
+            (&[own, hidden[2]], Some("own-1")),
+            (&[own, hidden[3]], Some("own-1")),
+        ] {
+            assert_eq!(website(variables).unwrap().as_deref(), expected, "{variables:?}");
+        }
+        let lone = load_file("", &[own, id, hidden[0]]).unwrap();
+        assert!(lone.config.integrations.crisp.token_id.is_none());
+        let said =
+            |part: &str| lone.notes.iter().any(|note| note.starts_with("CRISP_TOKEN_ID ") && note.contains(part));
+        assert!(said("left to the app's pages") && !said("is used"), "{:?}", lone.notes);
+        for (variables, missing) in [
+            (
+                &[own][..],
+                &[
+                    "website_id",
+                    "CRISP_TOKEN_KEY",
+                    "CRISP_SIGNING_SECRET",
+                    "CRISP_WEBHOOK_KEY",
+                    "CRISP_IDENTITY_SECRET",
+                ][..],
+            ),
+            (&[own, id], &["CRISP_SIGNING_SECRET"]),
+            (&[own, key], &["integrations.crisp.token_id", "CRISP_TOKEN_ID"]),
+            (&[public, key], &["integrations.crisp.token_id", "CRISP_TOKEN_ID"]),
+            (&[own, ("CRISP_TOKEN_IDENTIFIER", "t")], &["integrations.crisp.token_key", "CRISP_TOKEN_KEY"]),
+            (&[own, ("HERALD_INTEGRATIONS_CRISP_TOKEN_ID", "t"), hidden[0]], &["CRISP_TOKEN_KEY"]),
+            (&[id, key], &["integrations.crisp.website_id", "CRISP_WEBSITE_ID", "token_id"]),
+            (&hidden[..1], &["CRISP_WEBSITE_ID", "signing_secrets"]),
+            (&hidden[2..3], &["CRISP_WEBSITE_ID", "webhook_keys"]),
+            (&hidden[3..], &["CRISP_WEBSITE_ID", "identity_secret"]),
+            (&[own, id, key, ("CRISP_TIER", "premium")], &["one of plugin, website and user"]),
+        ] {
+            let error = website(variables).unwrap_err();
+            assert!(missing.iter().all(|name| error.contains(name)), "{variables:?}: {error}");
+            assert!(!error.contains("hush17"), "{error}");
+        }
+        let both = load_file("", &[own, ("CRISP_SIGNING_SECRET", "old, new")]).unwrap();
+        let secrets = &both.config.integrations.crisp.signing_secrets;
+        assert!(secrets.len() == 2 && secrets[0].is("old") && secrets[1].is("new"));
     }
 
     #[test]

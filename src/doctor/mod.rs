@@ -8,6 +8,7 @@
 mod certificate;
 mod clerk;
 mod cloudinary;
+mod crisp;
 mod database;
 mod redis;
 mod sentry;
@@ -46,6 +47,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("clerk", |patient| Box::pin(clerk::check(patient))),
     ("oidc", |patient| Box::pin(clerk::oidc(patient))),
     ("cloudinary", |patient| Box::pin(cloudinary::check(patient))),
+    ("crisp", |patient| Box::pin(crisp::check(patient))),
     ("sentry", |patient| Box::pin(sentry::check(patient))),
 ];
 

@@ -77,7 +77,7 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 20] = [
+    const ANY_TEXT: [&str; 24] = [
         "HERALD_SENTRY_ENVIRONMENT",
         "HERALD_SENTRY_RELEASE",
         "HERALD_APP_OTHER_SECRET",
@@ -85,6 +85,10 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
         "HERALD_CLUSTER_REDIS_PASSWORD",
         "HERALD_INTEGRATIONS_CLOUDINARY_API_SECRET",
         "HERALD_INTEGRATIONS_CLOUDINARY_WEBHOOK_SECRETS",
+        "HERALD_INTEGRATIONS_CRISP_TOKEN_KEY",
+        "HERALD_INTEGRATIONS_CRISP_SIGNING_SECRETS",
+        "HERALD_INTEGRATIONS_CRISP_WEBHOOK_KEYS",
+        "HERALD_INTEGRATIONS_CRISP_IDENTITY_SECRET",
         "HERALD_AUTH_USER_INFO_METADATA",
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",
@@ -138,6 +142,7 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         "true" => false.into(),
         "false" => true.into(),
         "\"info\"" => "debug".into(),
+        "\"plugin\"" => "website".into(),
         "\"auto\"" if name == "pooler" => "transaction".into(),
         "\"auto\"" => "json".into(),
         "\"reject\"" => "deliver-locally".into(),
@@ -242,7 +247,10 @@ async fn every_variable_has_the_effect_that_the_documentation_says() {
             "integrations.cloudinary.url",
         ];
         let value = match path.as_str() {
-            "server.api_keys" | "integrations.cloudinary.webhook_secrets" => vec!["***", "***"].into(),
+            "server.api_keys"
+            | "integrations.cloudinary.webhook_secrets"
+            | "integrations.crisp.signing_secrets"
+            | "integrations.crisp.webhook_keys" => vec!["***", "***"].into(),
             hidden if HIDDEN.contains(&hidden) => "***".into(),
             _ => value,
         };

@@ -417,6 +417,37 @@ async fn clerks_keys_that_do_not_belong_together_are_found() {
 }
 
 #[tokio::test]
+async fn a_token_that_crisp_does_not_take_is_found() {
+    let api = stand_in(
+        |head| match (head.split("\r\n").next().unwrap(), head.contains("Basic dDpodXNo")) {
+            (_, false) => (401, String::new()),
+            ("HEAD /v1/plugin/connect/session HTTP/1.1", true) if head.contains("x-crisp-tier: plugin") => {
+                (200, String::new())
+            }
+            _ => (404, String::new()),
+        },
+        "",
+        None,
+    )
+    .await;
+    let crisp = |tier: &str, key: &str| {
+        let setup = Setup::new().env("CRISP_WEBSITE_ID", "w").env("CRISP_TOKEN_ID", "t").env("CRISP_TOKEN_KEY", key);
+        setup.env("CRISP_TIER", tier).env("HERALD_INTEGRATIONS_CRISP_API_URL", &api)
+    };
+    let well = crisp("plugin", "hush").env("CRISP_SIGNING_SECRET", "hush-2").env("CRISP_IDENTITY_SECRET", "hush-3");
+    doctor(well, &[]).await.says("ok", "crisp", "takes the token").has_no("WRONG  crisp").has_no("hush");
+    let bare = doctor(crisp("plugin", "hush"), &[]).await;
+    bare.says("hint", "crisp", "no hooks").says("hint", "crisp", "are not signed");
+    doctor(crisp("plugin", "other-hush"), &[]).await.says("WRONG", "crisp", "refused").has_no("hush");
+    doctor(crisp("website", "hush"), &[]).await.says("WRONG", "crisp", "404").says("WRONG", "crisp", "");
+    let gone = crisp("plugin", "hush").env("HERALD_INTEGRATIONS_CRISP_API_URL", "http://127.0.0.1:1");
+    doctor(gone, &[]).await.says("WRONG", "crisp", "cannot be reached");
+    let hooks = Setup::new().env("CRISP_WEBSITE_ID", "w").env("CRISP_WEBHOOK_KEY", "hush");
+    doctor(hooks, &[]).await.says("hint", "crisp", "no token").has_no("hush");
+    doctor(Setup::new(), &[]).await.has_no("crisp");
+}
+
+#[tokio::test]
 async fn clocks_that_differ_are_found() {
     let now = jiff::Timestamp::now();
     for (seconds, state, part) in [(3_600, "WRONG", "behind"), (-3_600, "WRONG", "ahead of"), (0, "ok", "as at")] {

@@ -35,6 +35,7 @@ async fn an_apps_own_file_works_unchanged() {
             &["NEXT_PUBLIC_SUPABASE_URL in .env is no address of a Postgres", "WARN"],
             &["known and not needed", "PUSHER_CLUSTER", "SUPABASE_SERVICE_ROLE_KEY"],
             &["LOG_LEVEL in .env is used"],
+            &["Crisp is off", "CRISP_TOKEN_KEY"],
         ] {
             herald.logged(parts).await;
         }

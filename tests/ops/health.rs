@@ -47,9 +47,13 @@ async fn what_is_not_configured_is_well() {
     let client = http().build().unwrap();
     let (status, answer) = integrations(&herald, "").await;
     assert_eq!((status, &answer["healthy"]), (200, &json!(true)), "{answer}");
-    for (name, status) in
-        [("pusher", "ok"), ("clerk", "not_configured"), ("database", "ok"), ("redis", "not_configured")]
-    {
+    for (name, status) in [
+        ("pusher", "ok"),
+        ("clerk", "not_configured"),
+        ("crisp", "not_configured"),
+        ("database", "ok"),
+        ("redis", "not_configured"),
+    ] {
         let service = service(&answer, name);
         assert_eq!((&service["healthy"], &service["details"]["status"]), (&json!(true), &json!(status)), "{service}");
         assert!(service["details"]["checked_at"].is_string() && service["details"]["latency_ms"].is_u64());
@@ -103,4 +107,23 @@ async fn a_database_that_was_never_reached_takes_no_traffic_and_one_that_goes_aw
     let (status, answer) = integrations(&herald, "").await;
     assert_eq!((status, service(&answer, "database")["healthy"].as_bool()), (503, Some(false)));
     assert!(!answer.to_string().contains("hush") && !answer.to_string().contains("127.0.0.1"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_crisp_that_does_not_take_the_token_is_down_and_nothing_of_it_is_told() {
+    let answers =
+        |head: &str| if head.contains("Basic dDpodXNo") { (200, String::new()) } else { (401, String::new()) };
+    let api = crate::doctor::stand_in(answers, "", None).await;
+    for (key, healthy, status, code) in
+        [("hush", true, "ok", Value::Null), ("other-hush", false, "down", json!("unauthorized"))]
+    {
+        let setup =
+            Setup::new().env("CRISP_WEBSITE_ID", "hush-website").env("CRISP_TOKEN_ID", "t").env("CRISP_TOKEN_KEY", key);
+        let herald = setup.env("HERALD_INTEGRATIONS_CRISP_API_URL", &api).start().await;
+        let (_, answer) = integrations(&herald, "").await;
+        let crisp = service(&answer, "crisp");
+        assert_eq!((&crisp["healthy"], &crisp["details"]["status"]), (&json!(healthy), &json!(status)), "{crisp}");
+        assert_eq!(crisp["details"]["code"], code);
+        assert!(!answer.to_string().contains("hush"), "{answer}");
+    }
 }
