@@ -30,6 +30,8 @@ use super::support::{Client, Herald};
 use super::user::{ask, auth, authorize, notify, now, request, tab, token};
 
 const CLOUDINARY_SECRET: &str = "a-secret-of-cloudinary";
+const CRISP_KEY: &str = "a-key-of-crisp";
+const API_KEY: &str = "a-key-of-the-backend";
 /// Rounds of a run of traffic.
 const ROUNDS: usize = 300;
 /// How many things, at most, make Herald ask the third party meanwhile.
@@ -42,9 +44,10 @@ const RECOVERY: Duration = Duration::from_secs(120);
 const NOISE: Duration = Duration::from_millis(400);
 
 /// The third parties, by what their paths begin with.
-const PARTIES: [(&str, &str); 5] = [
+const PARTIES: [(&str, &str); 6] = [
     ("clerk", "/v1/users/"),
     ("cloudinary", "/v1_1/"),
+    ("crisp", "/v1/website/"),
     ("authorizer", "/authorize"),
     ("dispatch", "/dispatch"),
     ("sentry", "/api/42/"),
@@ -85,6 +88,8 @@ impl Others {
         let clerk = format!("secret_key = \"sk_test_x\"\napi_url = \"{url}\"\nauthorizer = \"{url}/authorize\"");
         format!(
             "{}\n[integrations.cloudinary]\ncloud_name = \"demo\"\napi_key = \"1\"\napi_secret = \"{CLOUDINARY_SECRET}\"\napi_url = \"{url}\"\n\
+             [integrations.crisp]\nwebsite_id = \"w\"\ntoken_id = \"t\"\ntoken_key = \"k\"\nwebhook_keys = [\"{CRISP_KEY}\"]\napi_url = \"{url}\"\n\
+             [server]\napi_keys = [\"{API_KEY}\"]\n\
              [dispatch]\nurl = \"{url}/dispatch\"\nsecret = \"whsec_bm90IHJlYWxseSBhIHNlY3JldA==\"\n\
              [sentry]\ndsn = \"{}/42\"\ntraces_sample_rate = 1\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
              [limits]\ndefault = \"off\"\nauth = \"off\"\nfile_signatures = \"off\"\nservers = \"off\"\ninbox_reads = \"off\"\ninbox_writes = \"off\"\nfailed_auth = \"off\"\n\
@@ -129,6 +134,13 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, body: Bytes) -> 
             let form: BTreeMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
             done(&form["public_id"]);
             json!({ "result": "ok" }).to_string().into_response()
+        }
+        "crisp" => {
+            let said: Option<Value> = serde_json::from_slice(&body).ok();
+            if let Some(said) = said {
+                done(said["content"].as_str().unwrap());
+            }
+            json!({ "error": false, "data": { "is_verified": false } }).to_string().into_response()
         }
         "dispatch" => {
             let told: Value = serde_json::from_slice(&body).unwrap();
@@ -200,6 +212,23 @@ async fn uploaded(herald: &Herald, name: &str) -> String {
     file.unwrap_or_else(|| panic!("{name}: {files}"))["id"].as_str().unwrap().to_owned()
 }
 
+/// A hook of Crisp's about this conversation.
+async fn hook(herald: &Herald, kind: &str, session: &str, mut data: Value) {
+    data["session_id"] = session.into();
+    let body = json!({ "website_id": "w", "event": kind, "data": data, "timestamp": now() * 1_000 }).to_string();
+    request(herald, "POST", &format!("/webhooks/crisp?key={CRISP_KEY}"), &[], &body).await.ok();
+}
+
+/// A user's address is known, and Crisp says that it is his conversation.
+async fn has_a_conversation(herald: &Herald) {
+    let headers = [format!("Authorization: Bearer {API_KEY}"), "Content-Type: application/json".to_owned()];
+    let body = r#"{"email":"bob@example.com"}"#;
+    let put = request(herald, "PUT", "/v1/users/user_bob", &[&headers[0], &headers[1]], body).await;
+    assert_eq!(put.status, 204, "{}", put.text);
+    let verified = json!({ "is_verified": true, "verifications": [{ "identity": "bob@example.com" }] });
+    hook(herald, "session:update_verify", "bobs", verified).await;
+}
+
 /// Something that makes Herald ask this party; what is done by it in the end.
 async fn provoke(herald: &Herald, party: &str, number: usize) -> Option<String> {
     let name = format!("{party}-{number}");
@@ -215,6 +244,14 @@ async fn provoke(herald: &Herald, party: &str, number: usize) -> Option<String> 
             let id = uploaded(herald, &name).await;
             assert_eq!(ask(herald, "user_bob", "DELETE", &format!("/v1/files/{id}"), &Value::Null).await.status, 204);
             Some(format!("users/user_bob/{name}"))
+        }
+        "crisp" => {
+            hook(herald, "message:send", &name, json!({ "type": "text", "from": "user" })).await; // whose is it?
+            let headers = [format!("Authorization: Bearer {API_KEY}"), "Content-Type: application/json".to_owned()];
+            let body = json!({ "user_id": "user_bob", "text": name }).to_string();
+            let sent = request(herald, "POST", "/v1/support/messages", &[&headers[0], &headers[1]], &body).await;
+            assert_eq!(sent.status, 202, "{}", sent.text);
+            Some(name)
         }
         "dispatch" => {
             notify(herald, &["user_bob"], &name).await;
@@ -257,6 +294,7 @@ async fn a_third_party_that_hangs_is_noticed_by_nobody_and_all_is_made_up_for() 
     let herald = Arc::new(Herald::start(&others.config()).await);
     let mut ann = tab(&herald, "user_ann").await;
     notify(&herald, &["user_bob"], "from now on he is known").await;
+    has_a_conversation(&herald).await;
     traffic(&herald, &mut ann).await; // whatever is slow the first time
     let (mut expected, mut resident) = (BTreeSet::new(), Vec::new());
     for (party, _) in PARTIES {

@@ -43,6 +43,7 @@ const PUBLIC: &[&str] = &[
     "HERALD_AUTH_JWT_KEY",
     "HERALD_AUTH_PUBLISHABLE_KEY",
     "HERALD_INTEGRATIONS_CLOUDINARY_API_KEY",
+    "HERALD_INTEGRATIONS_CRISP_TOKEN_ID",
     "HERALD_TLS_KEY",
     "HERALD_TOKENS_ALGORITHM",
     "HERALD_TOKENS_STRICT",
@@ -73,6 +74,10 @@ fn marked(dead: SocketAddr, dsn: &str) -> BTreeMap<&'static str, String> {
         ("HERALD_INTEGRATIONS_CLOUDINARY_API_SECRET", text("cloudinary")),
         ("HERALD_INTEGRATIONS_CLOUDINARY_URL", format!("cloudinary://123456789012345:url-{MARK}@demo")),
         ("HERALD_INTEGRATIONS_CLOUDINARY_WEBHOOK_SECRETS", text("cloudinary-webhook")),
+        ("HERALD_INTEGRATIONS_CRISP_TOKEN_KEY", text("crisp-token")),
+        ("HERALD_INTEGRATIONS_CRISP_SIGNING_SECRETS", text("crisp-signing")),
+        ("HERALD_INTEGRATIONS_CRISP_WEBHOOK_KEYS", text("crisp-webhook")),
+        ("HERALD_INTEGRATIONS_CRISP_IDENTITY_SECRET", text("crisp-identity")),
         ("HERALD_SENTRY_DSN", dsn.to_owned()),
         ("HERALD_TOKENS_KEYS", format!("k1:{}", key())),
     ])
@@ -174,8 +179,9 @@ impl Echo {
 async fn echo(State(asked): State<Arc<Asked>>, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
     let times = {
         let mut paths = asked.paths.lock();
-        // Of users each has a path of their own.
-        let path = if uri.path().starts_with("/v1/users/") { "/v1/users/" } else { uri.path() };
+        // Of users and conversations each has a path of its own.
+        let several = ["/v1/users/", "/v1/website/"].into_iter().find(|path| uri.path().starts_with(path));
+        let path = several.unwrap_or(uri.path());
         let times = paths.entry(path.to_owned()).or_default();
         *times += 1;
         *times
@@ -216,6 +222,7 @@ fn talkative(variables: &BTreeMap<&str, String>) -> Setup {
         setup.env("HERALD_AUTH_JWT_KEY", &pem("a")).env("HERALD_AUTH_AUTHORIZED_PARTIES", "https://app.example.com");
     let setup =
         setup.env("HERALD_LOG_LEVEL", "trace").env("HERALD_SHUTDOWN_DELAY", "0s").env("HERALD_SHUTDOWN_DRAIN", "0s");
+    let setup = setup.env("CRISP_WEBSITE_ID", "website").env("CRISP_TOKEN_ID", "token");
     let setup = setup.env("SENTRY_TRACES_SAMPLE_RATE", "1").env("SENTRY_SEND_PII", "true");
     setup.app(App::new("app-id", "app-key", &variables["HERALD_APP_SECRET"]))
 }
@@ -338,6 +345,13 @@ async fn have_others_asked(herald: &Running, secrets: &BTreeMap<&str, String>, e
     let files = send(herald, "GET", "/v1/files", slice::from_ref(&user), "").await.ok();
     let path = format!("/v1/files/{}", files["items"][0]["id"].as_str().unwrap());
     assert_eq!(send(herald, "DELETE", &path, slice::from_ref(&user), "").await.status, 204);
+    // Crisp tells of conversations, and is asked whose they are.
+    for number in 0..8 {
+        let data = json!({ "session_id": format!("session_{number}"), "type": "text", "from": "user", "content": "x" });
+        let hook = json!({ "website_id": "website", "event": "message:send", "data": data }).to_string();
+        let path = format!("/webhooks/crisp?key={}", secrets["HERALD_INTEGRATIONS_CRISP_WEBHOOK_KEYS"]);
+        said.answer("Crisp's hook", &send(herald, "POST", &path, &[], &hook).await);
+    }
     // Clerk tells of a user, in a form that is right and in one that is not.
     for body in [
         json!({ "type": "user.created", "object": "event", "data": { "id": "user_bob" }, "timestamp": now() }),
@@ -353,7 +367,9 @@ async fn have_others_asked(herald: &Running, secrets: &BTreeMap<&str, String>, e
     // The app's backend is told what to send, and of channels.
     let body = json!({ "to": { "user_ids": ["user_ann"] }, "type": "a", "title": "t" }).to_string();
     said.answer("a notification", &herald.api().post("/notifications", &body).await);
-    for (part, times) in [("/v1/users/", 4), ("/authorize", 6), ("/destroy", 2), ("/dispatch", 2), ("/hooks", 2)] {
+    for (part, times) in
+        [("/v1/users/", 4), ("/authorize", 6), ("/destroy", 2), ("/v1/website/", 4), ("/dispatch", 2), ("/hooks", 2)]
+    {
         echo.asked_for(part, times).await;
     }
 }
@@ -371,6 +387,7 @@ async fn no_secret_comes_out_whatever_goes_wrong() {
         "[dispatch]\nurl = \"http://user:pass-{MARK}@{there}/dispatch?token=query-{MARK}\"\n\
          [auth]\nauthorizer = \"http://user:pass-{MARK}@{there}/authorize?token=query-{MARK}\"\napi_url = \"http://{there}\"\n\
          [integrations.cloudinary]\ncloud_name = \"demo\"\napi_key = \"123456789012345\"\napi_url = \"http://{there}\"\n\
+         [integrations.crisp]\napi_url = \"http://{there}\"\n\
          [[apps]]\nid = \"shop\"\nkey = \"shop-key\"\nsecret = \"first-{MARK}\"\nkeys = [{{ key = \"k2\", secret = \"second-{MARK}\" }}]\n\
          [[apps.webhooks]]\nurl = \"http://user:hook-{MARK}@{there}/hooks?token=hook-{MARK}\"\nheaders = {{ Authorization = \"header-{MARK}\" }}\n"
     );
