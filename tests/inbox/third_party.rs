@@ -60,7 +60,7 @@ impl Asked {
 pub(crate) struct ThirdParty {
     pub(crate) url: String,
     mood: Arc<Mutex<Mood>>,
-    asked: mpsc::UnboundedReceiver<Asked>,
+    asked: mpsc::Receiver<Asked>,
 }
 
 impl ThirdParty {
@@ -68,7 +68,7 @@ impl ThirdParty {
     pub(crate) async fn start(answers: impl Fn(&Asked) -> (u16, Value) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (tell, asked) = mpsc::unbounded_channel();
+        let (tell, asked) = mpsc::channel(1_000);
         let mood = Arc::new(Mutex::new(Mood::Well));
         let (now, answers) = (Arc::clone(&mood), Arc::new(answers));
         tokio::spawn(async move {
@@ -105,7 +105,7 @@ impl ThirdParty {
 async fn serve(
     request: Request<Incoming>,
     mood: Mood,
-    tell: &mpsc::UnboundedSender<Asked>,
+    tell: &mpsc::Sender<Asked>,
     answers: &(dyn Fn(&Asked) -> (u16, Value) + Send + Sync),
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
@@ -117,7 +117,7 @@ async fn serve(
         headers: head.headers,
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
-    tell.send(asked.clone()).ok();
+    tell.send(asked.clone()).await.ok();
     let with = |status: u16, body: Body| Response::builder().status(status).body(body).unwrap();
     match mood {
         Mood::Failing(status) => return with(status, Body::empty()),
