@@ -85,7 +85,7 @@ async fn apply(
     let task = NewTask { kind: TaskKind::SupportLookup, dedupe_key, user: None, payload: &payload, available_at: now };
     let task = (asks && crisp.service().is_some()).then_some(&task);
     let user = notifications.store.apply_to_support(&crisp.website_id, &inbound, event, task, now).await?;
-    tracing::debug!(event_id, kind, is_somebodys = user.is_some(), "a hook of Crisp's was received");
+    tracing::debug!(event_id, kind, "a hook of Crisp's was received");
     if let (Some(user), Some(news)) = (user, &lookup.news) {
         news::tell(notifications, parts.config.integrations_app(), &user, news, now).await?;
     }

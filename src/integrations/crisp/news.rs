@@ -163,9 +163,9 @@ pub async fn tell(
         deliver_at: None,
     };
     match notifications.create(app, &wish, &news.transaction_id, now).await {
-        Ok(outcome) => tracing::debug!(id = news.transaction_id, ?outcome, "news of Crisp's"),
+        Ok(_) => tracing::debug!(transaction_id = news.transaction_id, "a conversation's user is told"),
         Err(error @ (StoreError::Conflict | StoreError::Cancelled)) => {
-            tracing::warn!(%error, id = news.transaction_id, "news of Crisp's are not told");
+            tracing::warn!(%error, transaction_id = news.transaction_id, "a conversation's user is not told");
         }
         Err(error) => return Err(error),
     }
