@@ -12,6 +12,7 @@
 //!
 //! Not here: what may be asked for and by whom (`http`), when something is due (`notifications`).
 
+pub mod accounts;
 pub mod action;
 pub mod error;
 pub mod event;
@@ -36,6 +37,7 @@ use uuid::Uuid;
 
 pub use error::StoreError;
 
+use accounts::Accounts;
 use action::{Action, MarkAll};
 use files::Files;
 use jobs::Jobs;
@@ -60,7 +62,7 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Files + Debug + Send + Sync {
+pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Accounts + Files + Debug + Send + Sync {
     /// Returns when it answers.
     ///
     /// # Errors

@@ -15,6 +15,8 @@ pub enum TaskKind {
     Dispatch,
     /// A file is deleted at its service: [`files::Destroy`](super::files::Destroy).
     Destroy,
+    /// What is kept of an account is written into the user's metadata at Clerk: [`accounts::SyncMetadata`](super::accounts::SyncMetadata).
+    Metadata,
 }
 
 impl TaskKind {
@@ -24,6 +26,7 @@ impl TaskKind {
         match self {
             Self::Dispatch => "dispatch",
             Self::Destroy => "cloudinary.destroy",
+            Self::Metadata => "clerk.metadata",
         }
     }
 }

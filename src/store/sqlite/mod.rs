@@ -4,6 +4,7 @@
 //! half-done work; a few others read meanwhile. What is committed is on the disk (`synchronous = FULL`): a notification that was answered
 //! survives a power cut.
 
+mod accounts;
 mod due;
 mod files;
 mod inbox;
@@ -41,6 +42,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "ways", include_str!("../../../migrations/sqlite/0002_ways.sql")),
     (3, "integrations", include_str!("../../../migrations/sqlite/0003_integrations.sql")),
     (4, "files", include_str!("../../../migrations/sqlite/0004_files.sql")),
+    (5, "accounts", include_str!("../../../migrations/sqlite/0005_accounts.sql")),
 ];
 
 /// Connections that read.
