@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accounts::Accounts;
 use crate::apps::Apps;
 use crate::cluster::Cluster;
 use crate::cluster::local::Local;
@@ -119,6 +120,11 @@ pub async fn run(
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();
     }
+    let notifications = notifications.map(Arc::new);
+    let accounts = notifications.as_ref().map(|notifications| {
+        let clerk = identity.as_ref().and_then(|identity| identity.users.clone());
+        Accounts::start(&config, &outgoing, notifications, &apps, clerk)
+    });
     let parts = Arc::new(Parts {
         hub,
         webhooks,
@@ -132,7 +138,8 @@ pub async fn run(
         outgoing,
         identity,
         cloudinary,
-        notifications: notifications.map(Arc::new),
+        notifications,
+        accounts,
         ready: Arc::new(AtomicBool::new(true)),
         config,
         apps,
@@ -217,6 +224,9 @@ async fn shut_down(parts: &Parts, streams: &Background) {
     streams.tasks.close();
     if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
         tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
+    }
+    if let Some(accounts) = &parts.accounts {
+        accounts.finish().await;
     }
     if let Some(notifications) = &parts.notifications {
         notifications.finish().await;

@@ -27,8 +27,8 @@ use kind::SentryDsn;
 pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_type_pattern};
 pub use options::{
     AppOptions, AuthOptions, CloudinaryOptions, ClusterOptions, Config, ConnectionOptions, DatabaseOptions,
-    DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, QueueOptions,
-    RuleOptions, SentryOptions, ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
+    DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions, NotificationOptions, OauthOptions,
+    QueueOptions, RuleOptions, SentryOptions, ServerOptions, ShutdownOptions, TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 pub use section::Written;
@@ -343,6 +343,21 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
                 let message = format!("it is missing ({variable} in the environment); {set} is set{}", from(set));
                 reader.problem(option, String::new(), message);
             }
+        }
+    }
+    for (name, oauth) in &config.integrations.oauth {
+        let option = |end: &str| format!("integrations.oauth.{name}.{end}");
+        let options = [
+            (option("token_url"), oauth.token_url.is_some()),
+            (option("client_id"), oauth.client_id.is_some()),
+            (option("client_secret"), oauth.client_secret.is_some()),
+        ];
+        for (missing, _) in options.iter().filter(|(option, is_set)| !is_set && !is_told(option, "")) {
+            let message = format!(
+                "it is missing (HERALD_{} in the environment); token_url, client_id and client_secret belong together",
+                missing.to_uppercase().replace(['.', '-'], "_")
+            );
+            reader.problem(missing, String::new(), message);
         }
     }
     if let Some(app) = &config.integrations.app

@@ -18,12 +18,13 @@ use super::cloudinary_url::CloudinaryUrl;
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
     Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
-    CloudName, CloudinaryAddress, Count, DatabaseAddress, DefaultPreference, Encryption, File, FileEnding, Flag,
-    FollowedTopic, Format, Headers, HealthService, Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind,
-    Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise,
-    Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, ReportName, Reset,
-    ResetForm, Role, SECOND, SecretText, SentryDsn, Several, Share, SignatureAlgorithm, Signing, Size, Time, TokenKeys,
-    Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WhenUnreachable,
+    ClientId, CloudName, CloudinaryAddress, Count, DatabaseAddress, DefaultPreference, Encryption, File, FileEnding,
+    Flag, FollowedTopic, Format, Headers, HealthService, Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress,
+    Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin,
+    Otherwise, Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, ReportName,
+    Reset, ResetForm, Role, SECOND, SecretText, SentryDsn, Several, Share, SignatureAlgorithm, Signing, Size, Time,
+    TokenAddress, TokenKeys, Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret,
+    WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -38,7 +39,7 @@ use crate::notifications::topics::TopicPattern;
 use crate::seal::{self, KeyRing};
 use crate::store::preferences::Preference;
 
-/// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
+/// Declares a section: options (name, type, kind, default), sections within it, lists of sections, and sections by names of one's own.
 macro_rules! options {
     (
         $(#[doc = $about:literal])*
@@ -46,6 +47,7 @@ macro_rules! options {
             $($(#[doc = $doc:literal])* $field:ident: $value:ty = $default:expr, as $kind:ty;)*
             $([sections] $($(#[doc = $section_doc:literal])* $section:ident: $section_type:ty;)+)?
             $([lists] $($(#[doc = $list_doc:literal])* $list:ident: $list_type:ty;)+)?
+            $([named] $($(#[doc = $named_doc:literal])* $named:ident: $named_type:ty;)+)?
         }
     ) => {
         $(#[doc = $about])*
@@ -54,6 +56,7 @@ macro_rules! options {
             $($(#[doc = $doc])* pub $field: $value,)*
             $($($(#[doc = $section_doc])* pub $section: $section_type,)+)?
             $($($(#[doc = $list_doc])* pub $list: Vec<$list_type>,)+)?
+            $($($(#[doc = $named_doc])* pub $named: BTreeMap<String, $named_type>,)+)?
         }
 
         impl Default for $name {
@@ -62,6 +65,7 @@ macro_rules! options {
                     $($field: $default,)*
                     $($($section: Default::default(),)+)?
                     $($($list: Vec::new(),)+)?
+                    $($($named: BTreeMap::new(),)+)?
                 }
             }
         }
@@ -74,10 +78,11 @@ macro_rules! options {
                     $($field: reader.option::<$kind>(&mut place, stringify!($field), || $default),)*
                     $($($section: reader.section(&mut place, stringify!($section)),)+)?
                     $($($list: reader.list(&mut place, stringify!($list)),)+)?
+                    $($($named: reader.named(&mut place, stringify!($named)),)+)?
                 };
                 reader.finish(
                     &place,
-                    &[$(stringify!($field),)* $($(stringify!($section),)+)? $($(stringify!($list),)+)?],
+                    &[$(stringify!($field),)* $($(stringify!($section),)+)? $($(stringify!($list),)+)? $($(stringify!($named),)+)?],
                 );
                 section
             }
@@ -87,6 +92,7 @@ macro_rules! options {
                 $(into.push(Described::option::<$kind>(path, stringify!($field), &[$($doc),*], &$default));)*
                 $($(<$section_type>::describe(&super::section::join(path, stringify!($section)), into);)+)?
                 $($(<$list_type>::describe(&super::section::join(path, stringify!($list)), into);)+)?
+                $($(<$named_type>::describe(&format!("{}.name", super::section::join(path, stringify!($named))), into);)+)?
             }
 
             fn effective(&self, path: &str, header: &str, into: &mut String) {
@@ -103,6 +109,10 @@ macro_rules! options {
                 $($(for section in &self.$list {
                     let path = super::section::join(path, stringify!($list));
                     section.effective(&path, &format!("[[{path}]]"), into);
+                })+)?
+                $($(for (name, section) in &self.$named {
+                    let path = super::section::join(&super::section::join(path, stringify!($named)), name);
+                    section.effective(&path, &format!("[{path}]"), into);
                 })+)?
             }
         }
@@ -467,6 +477,24 @@ options! {
         [sections]
         /// Where users' files are.
         cloudinary: CloudinaryOptions;
+        [named]
+        /// Where tokens of other services are refreshed, by the services' names.
+        oauth: OauthOptions;
+    }
+}
+
+options! {
+    /// Where the tokens of one service are refreshed, as OAuth 2.0 has it. The section is named as the service is in `/v1/users/ID/integrations/SERVICE`;
+    /// in the environment the name stands in capital letters, in the place of `NAME`. All three belong together.
+    pub struct OauthOptions {
+        /// The service's token endpoint.
+        token_url: Option<Url> = None, as Optional<TokenAddress>;
+        /// The client that the tokens were made for.
+        client_id: Option<String> = None, as Optional<ClientId>;
+        /// Its secret.
+        client_secret: Option<Secret> = None, as Optional<SecretText>;
+        /// A second secret, while one replaces the other: it is presented where the service does not take the first.
+        other_client_secret: Option<Secret> = None, as Optional<SecretText>;
     }
 }
 

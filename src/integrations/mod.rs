@@ -6,6 +6,7 @@ pub mod authorizer;
 pub mod clerk;
 pub mod cloudinary;
 pub mod jwks;
+pub mod oauth;
 pub mod provider;
 pub mod sentry;
 pub mod standard_webhooks;

@@ -62,7 +62,9 @@ pub struct Inbox<'a> {
 
 /// See the module.
 #[async_trait]
-pub trait Store: People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Accounts + Files + Debug + Send + Sync {
+pub trait Store:
+    People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Accounts + Files + Debug + Send + Sync
+{
     /// Returns when it answers.
     ///
     /// # Errors

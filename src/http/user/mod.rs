@@ -9,6 +9,7 @@ mod cursor;
 pub mod files;
 pub mod form;
 pub mod inbox;
+pub mod integrations;
 pub mod preferences;
 
 use std::sync::Arc;
@@ -50,6 +51,11 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
             .route(&format!("{prefix}/v1/files"), all.fallback(only("GET, POST, OPTIONS")))
             .route(&format!("{prefix}/v1/files/{{id}}"), one.fallback(only("DELETE, OPTIONS")));
     }
+    let all = get(integrations::list).layer(Extension(Policy::Default));
+    let one = delete(integrations::delete).layer(Extension(Policy::Default));
+    router = router
+        .route(&format!("{prefix}/v1/integrations"), all.fallback(only("GET, OPTIONS")))
+        .route(&format!("{prefix}/v1/integrations/{{service}}"), one.fallback(only("DELETE, OPTIONS")));
     let item = get(inbox::show).patch(inbox::change).delete(inbox::delete);
     router
         .route(&format!("{prefix}/v1/inbox"), get(inbox::list).fallback(only("GET, OPTIONS")))

@@ -12,7 +12,8 @@ use crate::store::StoreError;
 use crate::store::accounts::{Account, Accounts, Deleted, EXPIRED, MOST, PutAccount, Refreshed};
 use crate::store::time::{Timestamp, too_far};
 
-const COLUMNS: &str = "id, app_id, user_id, service, service_user_id, access_token_enc, refresh_token_enc, token_expires_at, refresh_at,
+const COLUMNS: &str =
+    "id, app_id, user_id, service, service_user_id, access_token_enc, refresh_token_enc, token_expires_at, refresh_at,
     refresh_attempts, refresh_locked_until, scopes, service_data, is_active, last_error, created_at, updated_at";
 /// Whether nobody has it in its hands, at the moment $1 and for whoever takes it until $2; a lock that lasts beyond $3 is none.
 const FREE: &str = "(refresh_locked_until IS NULL OR refresh_locked_until <= $1 OR refresh_locked_until > $3)";
@@ -63,7 +64,8 @@ impl Accounts for Postgres {
                 return Ok(None);
             }
             let (app, user) = (said.key.app, said.key.user);
-            let sql = "INSERT INTO user_integrations (id, app_id, user_id, service, service_user_id, created_at, updated_at)
+            let sql =
+                "INSERT INTO user_integrations (id, app_id, user_id, service, service_user_id, created_at, updated_at)
                 VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING";
             let query = tx.query(sql).bind(Uuid::now_v7()).bind(app).bind(user);
             query.bind(said.key.service).bind(said.key.service_user).bind(now).execute(tx.on()).await?;

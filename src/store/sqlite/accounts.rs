@@ -12,7 +12,8 @@ use crate::store::StoreError;
 use crate::store::accounts::{Account, Accounts, Deleted, EXPIRED, MOST, PutAccount, Refreshed};
 use crate::store::time::{Timestamp, too_far};
 
-const COLUMNS: &str = "id, app_id, user_id, service, service_user_id, access_token_enc, refresh_token_enc, token_expires_at, refresh_at,
+const COLUMNS: &str =
+    "id, app_id, user_id, service, service_user_id, access_token_enc, refresh_token_enc, token_expires_at, refresh_at,
     refresh_attempts, refresh_locked_until, scopes, service_data, is_active, last_error, created_at, updated_at";
 /// Whether nobody has it in its hands, at the moment $1 and for whoever takes it until $2; a lock that lasts beyond $3 is none.
 const FREE: &str = "(refresh_locked_until IS NULL OR refresh_locked_until <= $1 OR refresh_locked_until > $3)";
@@ -56,7 +57,8 @@ impl Accounts for Sqlite {
             return Ok(None);
         }
         let (app, user) = (said.key.app, said.key.user);
-        let sql = "INSERT INTO user_integrations (id, app_id, user_id, service, service_user_id, created_at, updated_at)
+        let sql =
+            "INSERT INTO user_integrations (id, app_id, user_id, service, service_user_id, created_at, updated_at)
             VALUES ($1, $2, $3, $4, $5, $6, $6) ON CONFLICT DO NOTHING";
         let query = sqlx::query(sql).bind(Uuid::now_v7().to_string()).bind(app).bind(user);
         query.bind(said.key.service).bind(said.key.service_user).bind(now).execute(&mut *tx).await?;
@@ -64,8 +66,7 @@ impl Accounts for Sqlite {
             "SELECT {COLUMNS} FROM user_integrations WHERE app_id = $1 AND user_id = $2 AND service = $3 AND service_user_id = $4"
         );
         let query = sqlx::query_as(AssertSqlSafe(sql)).bind(app).bind(user);
-        let mut account: Account =
-            query.bind(said.key.service).bind(said.key.service_user).fetch_one(&mut *tx).await?;
+        let mut account: Account = query.bind(said.key.service).bind(said.key.service_user).fetch_one(&mut *tx).await?;
         account.put(said, now);
         save(&mut tx, &account).await?;
         if let Some(task) = &said.task {

@@ -107,6 +107,9 @@ impl Sqlite {
         sqlx::query("UPDATE outbox SET locked_until = NULL WHERE delivered_at IS NULL").execute(&writer).await?;
         sqlx::query("UPDATE fanout_jobs SET locked_until = NULL WHERE status = 'running'").execute(&writer).await?;
         sqlx::query("UPDATE jobs SET locked_until = NULL WHERE done_at IS NULL").execute(&writer).await?;
+        sqlx::query("UPDATE user_integrations SET refresh_locked_until = NULL WHERE refresh_locked_until IS NOT NULL")
+            .execute(&writer)
+            .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE)
