@@ -28,7 +28,7 @@ use crate::outgoing::service::{Answer, CallError, Limits, Retry, Service};
 use crate::seal::PlainToken;
 
 /// What an answer may take. The largest tokens there are have a few KiB.
-const LIMITS: Limits = Limits { within: Duration::from_secs(5), bytes: 64 * 1024 };
+const LIMITS: Limits = Limits { within: Duration::from_secs(4), bytes: 64 * 1024 };
 /// The longest token.
 pub const MAX_TOKEN: usize = 16 * 1024;
 /// The longest time that a token is believed to live.

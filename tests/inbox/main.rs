@@ -16,10 +16,12 @@ mod creating;
 mod database;
 mod dispatching;
 mod files;
+mod integrations;
 mod keys;
 mod limits;
 mod live;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../store/postgres.rs"]
 mod postgres;
+mod third_party;
 mod user;
