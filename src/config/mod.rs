@@ -598,6 +598,67 @@ mod tests {
     }
 
     #[test]
+    fn services_that_refresh_tokens_have_names_of_ones_own_in_file_and_environment() {
+        let file = |name: &str| {
+            format!(
+                "[integrations.oauth.{name}]\ntoken_url = \"https://a/t\"\nclient_id = \"i\"\nclient_secret = \"hush17\"\n"
+            )
+        };
+        let names = |loaded: Result<Loaded, String>| -> Vec<(String, Option<String>)> {
+            let named = loaded.unwrap().config.integrations.oauth;
+            named.into_iter().map(|(name, options)| (name, options.client_id)).collect()
+        };
+        let prefixed = |end: &str| format!("HERALD_INTEGRATIONS_OAUTH_{end}");
+        let variables = |name: &str| {
+            ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "OTHER_CLIENT_SECRET"]
+                .map(|end| prefixed(&format!("{name}_{end}")))
+        };
+        let said = |name: &str| {
+            variables(name).into_iter().map(|variable| (variable, "https://e/t".to_owned())).collect::<Vec<_>>()
+        };
+        let load_said = |file: &str, said: &[(String, String)]| {
+            let said: Vec<(&str, &str)> = said.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            load_file(file, &said)
+        };
+        let id = |name: &str, id: &str| (name.to_owned(), Some(id.to_owned()));
+        assert_eq!(names(load_said(&file("google"), &[])), [id("google", "i")]);
+        let both = names(load_said(&file("google"), &said("MY_MAIL")));
+        assert_eq!(both, [id("google", "i"), id("my_mail", "https://e/t")]);
+        // A name that no variable can have as it is, and the environment is over the file.
+        let over = [(prefixed("GOOGLE_DRIVE_CLIENT_ID"), "other".to_owned())];
+        assert_eq!(names(load_said(&file("google-drive"), &over)), [id("google-drive", "other")]);
+        for (file, said, part) in [
+            (
+                String::new(),
+                &over[..],
+                "integrations.oauth.google_drive.token_url: it is missing (HERALD_INTEGRATIONS_OAUTH_GOOGLE_DRIVE_TOKEN_URL",
+            ),
+            (
+                file("google").replace("client_secret", "other_client_secret"),
+                &[],
+                "integrations.oauth.google.client_secret: it is missing",
+            ),
+            (file("Google"), &[], "integrations.oauth.Google (from"),
+            (file("google").replace("client_id", "client_idd"), &[], "did you mean client_id?"),
+            ("[integrations]\noauth = 1\n".to_owned(), &[], "such as [integrations.oauth.name]"),
+            (
+                "[integrations.oauth]\ngoogle = \"hush17\"\n".to_owned(),
+                &[],
+                "it must be a section, [integrations.oauth.google]",
+            ),
+            (file("google").replace("https://", "https://me:hush17@"), &[], "the https:// URL of a token endpoint"),
+        ] {
+            let error = load_said(&file, said).unwrap_err();
+            assert!(error.contains(part) && !error.contains("\"hush17"), "{part}: {error}");
+        }
+        let loaded = load_said(&file("google"), &said("MY_MAIL")).unwrap();
+        assert!(loaded.warnings.iter().all(|warning| !warning.contains("OAUTH")), "{:?}", loaded.warnings);
+        assert!(loaded.secrets.iter().any(|secret| secret.is("hush17")));
+        let shown = document::effective(&loaded.config);
+        assert!(shown.contains("[integrations.oauth.google]") && !shown.contains("hush17"), "{shown}");
+    }
+
+    #[test]
     fn an_app_and_a_key_belong_to_one() {
         let app = |id: &str, key: &str| format!("[[apps]]\nid = \"{id}\"\nkey = \"{key}\"\nsecret = \"s\"\n");
         assert!(load_file(&(app("a", "k") + &app("a", "l")), &[]).unwrap_err().contains("id of two apps"));
