@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Accounts;
 use crate::integrations::oauth::{Granted, NotGranted};
+use crate::metrics;
 use crate::notifications::wish::{Recipients, Wish};
 use crate::notifications::{Outage, TICK};
 use crate::outgoing::breaker::State;
@@ -120,16 +121,19 @@ impl Accounts {
         let service = &account.service;
         match &refreshed {
             Refreshed::Done { .. } => {
+                metrics::token_refreshed("done");
                 tracing::debug!(account = %account.id, service, "a token was refreshed");
                 if account.last_error.is_some() {
                     self.tell(&kept).await;
                 }
             }
             Refreshed::Failed { error, .. } => {
+                metrics::token_refreshed("failed");
                 tracing::warn!(account = %account.id, service, error, "a token was not refreshed; it is tried again");
             }
             Refreshed::Postponed { .. } => {}
             Refreshed::Ended { error } => {
+                metrics::token_refreshed("ended");
                 tracing::info!(account = %account.id, service, error, "an account has to be connected again");
                 self.tell(&kept).await;
             }
