@@ -1,6 +1,6 @@
 //! Accounts of users at other services (sections 1.10, 8.4 and 8.6): what a backend keeps of them, tokens on demand, and who is told of changes.
 //!
-//! [`Accounts::token`] is where to start: from the database if it is there, refreshed if it is due ([`refresh`]), else from Clerk, which refreshes
+//! [`Accounts::token`] is where to start: from the database if it is there, refreshed if it is due (`refresh`), else from Clerk, which refreshes
 //! the tokens that it holds itself; those are not copied. [`metadata`] writes what is kept of an account to Clerk.
 //!
 //! Always: tokens are plain only between the database and whoever is given one, and stand in no log, error or event; a refresh that was begun
@@ -326,7 +326,8 @@ impl Accounts {
                 }
                 _ => {
                     let wait = account.refresh_at.map_or(LOOK, |at| at.since(now));
-                    let reason = account.last_error.unwrap_or_else(|| "breaker_open".to_owned());
+                    let otherwise = if endpoint.is_some_and(is_asked) { "timeout" } else { "breaker_open" };
+                    let reason = account.last_error.unwrap_or_else(|| otherwise.to_owned());
                     return Err(AccountError::Unavailable { reason, again_in: wait });
                 }
             }

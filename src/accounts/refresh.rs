@@ -39,7 +39,7 @@ const LEASE: Duration = Duration::from_secs(60);
 const AT_ONCE: usize = 8;
 const EXPIRED_AT_ONCE: usize = 200;
 /// How often accounts whose token has expired are looked for, in ticks.
-const EXPIRE_EVERY: u32 = 10;
+const EXPIRE_EVERY: u32 = 5;
 /// What `last_error` says where no key of the ring opens the refresh token.
 pub(super) const UNREADABLE: &str = "unreadable";
 /// The type of the notification that a user gets.

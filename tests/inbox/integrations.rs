@@ -198,7 +198,7 @@ async fn until(herald: &Herald, holds: impl Fn(&Value) -> bool) -> Value {
             return items[0].clone();
         }
         assert!(begun.elapsed() < DEADLINE * 2, "{items:?}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(300)).await; // a user may not ask as often as one likes
     }
 }
 
@@ -222,7 +222,7 @@ async fn a_token_goes_in_and_comes_out_for_servers_only(kept: Kept) {
     let kept_now = put(&herald, &connection("one", 3_600)).await;
     let event = ann.expect("integration.updated").await.json();
     assert_eq!(event, json!({ "integration": kept_now }));
-    assert_eq!(list(&herald, "user_ann").await, [kept_now.clone()]);
+    assert_eq!(list(&herald, "user_ann").await, std::slice::from_ref(&kept_now));
     for (member, expected) in [
         ("service", json!("google")),
         ("service_user_id", json!("")),
@@ -382,7 +382,7 @@ async fn a_token_that_nobody_can_refresh_is_set_aside_when_it_expires(kept: Kept
     put(&herald, &connection("two", 1)).await;
     ann.expect("integration.updated").await;
     let begun = Instant::now();
-    until(&herald, |account| account["is_active"] == false).await;
+    assert_eq!(ann.expect("integration.updated").await.json()["integration"]["is_active"], false);
     assert!(begun.elapsed() > Duration::from_millis(500), "it was good until then");
 }
 
