@@ -68,7 +68,7 @@ pub struct Kept {
 /// # Errors
 /// See [`Fault`].
 #[utoipa::path(
-    put, path = "/v1/users/{user_id}/integrations/{service}", tag = "integrations", operation_id = "put_integration",
+    put, path = "/v1/users/{user_id}/integrations/{service}", tag = "users", operation_id = "put_integration",
     summary = "Keep a user's account at a service, with its tokens",
     params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id"),
         ("service" = String, Path, pattern = "^[a-z0-9][a-z0-9_.-]{0,63}$", description = "The service")),
@@ -109,7 +109,7 @@ pub async fn put(State(parts): State<Arc<Parts>>, backend: Backend) -> Result<Re
 /// # Errors
 /// See [`Fault`].
 #[utoipa::path(
-    delete, path = "/v1/users/{user_id}/integrations/{service}", tag = "integrations", operation_id = "delete_user_integration",
+    delete, path = "/v1/users/{user_id}/integrations/{service}", tag = "users", operation_id = "delete_user_integration",
     summary = "Forget a user's account at a service, with its tokens",
     params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id"),
         ("service" = String, Path, description = "The service"),
@@ -135,7 +135,7 @@ pub struct Token<'a> {
 /// # Errors
 /// See [`Fault`].
 #[utoipa::path(
-    post, path = "/v1/users/{user_id}/integrations/{service}/token", tag = "integrations", operation_id = "integration_token",
+    post, path = "/v1/users/{user_id}/integrations/{service}/token", tag = "users", operation_id = "integration_token",
     summary = "A token of a user's that can be used now",
     params(Which, ("user_id" = String, Path, min_length = 1, max_length = 255, description = "The user's id"),
         ("service" = String, Path, description = "The service"),
