@@ -320,8 +320,8 @@ options! {
         jwt_key: Option<Vec<Key>> = None, as Optional<Pem>;
         /// Clerk's publishable key: it says who signs, and without `jwt_key` where the keys are published.
         publishable_key: Option<PublishableKey> = None, as Optional<Publishable>;
-        /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, and for the keys if
-        /// neither of the two above is set. Nothing else needs it.
+        /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, for the keys if neither of
+        /// the two above is set, and for tokens of other services that it holds; and writes metadata of accounts there. Nothing else needs it.
         secret_key: Option<Secret> = None, as Optional<SecretText>;
         /// How often Clerk is asked whether the sessions of connections still live, as a safety net for webhooks that were lost; never if nothing
         /// is said. Needs `secret_key`.

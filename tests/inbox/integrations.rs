@@ -402,6 +402,29 @@ async fn without_keys_no_token_is_kept_and_all_else_is() {
 }
 
 #[tokio::test]
+async fn each_app_has_accounts_of_its_own() {
+    let apps =
+        "[[apps]]\nid = \"a\"\nkey = \"ka\"\nsecret = \"sa\"\n[[apps]]\nid = \"b\"\nkey = \"kb\"\nsecret = \"sb\"\n";
+    let herald = Herald::start(&format!("{}{apps}", config(&Kept::File, KEYS, ""))).await;
+    call(&herald, "PUT", &format!("{PATH}?app=a"), &connection("one", 3_600)).await.ok();
+    let taken = async |app: &str| call(&herald, "POST", &format!("{PATH}/token?app={app}"), &NOTHING).await.status;
+    assert_eq!((taken("a").await, taken("b").await), (200, 404));
+    assert_eq!(code(&token(&herald).await), (400, "app_required".to_owned()));
+    let listed = async |app: &str| {
+        let items = ask(&herald, "user_ann", "GET", &format!("/v1/integrations?app={app}"), &NOTHING).await.ok();
+        items["items"].as_array().unwrap().len()
+    };
+    assert_eq!((listed("a").await, listed("kb").await), (1, 0));
+    // A signature is an app's, and reaches no other's.
+    let own = signed(&herald, "POST", &format!("{PATH}/token")).await;
+    assert_eq!(own.ok()["access_token"], "access-one");
+    let gone = async |app: &str| {
+        ask(&herald, "user_ann", "DELETE", &format!("/v1/integrations/google?app={app}"), &NOTHING).await.status
+    };
+    assert_eq!((gone("b").await, gone("a").await), (404, 204));
+}
+
+#[tokio::test]
 async fn what_is_wrong_is_named_and_no_token_quoted() {
     let herald = start(&Kept::File, "").await;
     let deep = format!("{{\"service_data\":{}1{}}}", "[".repeat(500), "]".repeat(500));
@@ -531,6 +554,31 @@ async fn a_node_that_is_killed_while_it_refreshes_leaves_the_token_to_the_next()
     let herald = herald.start_again(&config).await;
     assert_eq!(token(&herald).await.ok()["access_token"], "access-one'");
     assert_eq!(grants.all()["one"], 1);
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_while_a_token_is_refreshed_costs_no_refresh_token() {
+    let (mut server, grants) = token_server().await;
+    let mut kept = Kept::Server(Postgres::own().await);
+    let herald = start(&kept, &oauth(&server.url)).await;
+    server.be(Mood::Slow(Duration::from_secs(2)));
+    put(&herald, &connection("one", -1)).await;
+    server.next().await;
+    let Kept::Server(database) = &mut kept else { panic!() };
+    database.stop();
+    let begun = Instant::now();
+    while grants.all().get("one") != Some(&1) {
+        assert!(begun.elapsed() < DEADLINE, "it is answered while the database is away");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    database.resume().await;
+    let begun = Instant::now();
+    while token(&herald).await.status != 200 {
+        assert!(begun.elapsed() < DEADLINE * 2, "the database is back");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(token(&herald).await.ok()["access_token"], "access-one'");
+    assert_eq!((grants.all()["one"], server.asked()), (1, 1), "what it had brought was kept once it could be");
 }
 
 #[tokio::test]
