@@ -3,6 +3,7 @@
 //! Follow a message: [`connection`] and [`http`] receive it and decide whether it may pass, [`cluster`] hands it to every node,
 //! [`hub`] fans it out on this one, each connection's queue hands it to its socket. [`server`] builds and ends all of that; [`config`] says how.
 
+pub mod accounts;
 pub mod answers;
 pub mod apps;
 pub mod cluster;

@@ -118,6 +118,8 @@ metrics! {
     dispatched(result) = "herald_dispatches_total";
     /// Attempts of work that one node does for all, such as deleting a file at its service, by kind and result: done, retried, given_up.
     task_tried(kind, result) = "herald_tasks_total";
+    /// Refreshes of users' tokens at other services, by result: done, failed (it is tried again), ended (the user has to connect it again).
+    token_refreshed(result) = "herald_token_refreshes_total";
     /// Calls to third parties, by service and outcome: answered, failed, or rejected because it has failed too often lately.
     outgoing_call(service, outcome) = "herald_outgoing_calls_total";
     /// Changes of the breaker before a third party, by service and what it is from then on: open (it is not asked), half_open (it is tried), closed.

@@ -8,6 +8,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accounts::Accounts;
 use crate::apps::Apps;
 use crate::config::{Config, Listen};
 use crate::health::Health;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub crisp: Option<Arc<Crisp>>,
     /// The inboxes, unless their database could not be opened.
     pub notifications: Option<Arc<Notifications>>,
+    /// Users' accounts at other services, where there are inboxes.
+    pub accounts: Option<Arc<Accounts>>,
     /// The clients' tasks.
     pub connections: TaskTracker,
     /// Places for clients on this node, if there is a limit.
@@ -68,6 +71,15 @@ impl Parts {
     pub fn notifications(&self) -> Result<&Notifications, Fault> {
         let missing = || Fault::StoreUnavailable("it could not be opened when the server was started".to_owned());
         self.notifications.as_deref().ok_or_else(missing)
+    }
+
+    /// Users' accounts at other services.
+    ///
+    /// # Errors
+    /// As [`Parts::notifications`].
+    pub fn accounts(&self) -> Result<&Arc<Accounts>, Fault> {
+        self.notifications()?;
+        self.accounts.as_ref().ok_or(Fault::NotFound)
     }
 
     /// Whether a balancer should send clients here: from when all listens until the end is asked for.

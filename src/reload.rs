@@ -127,6 +127,9 @@ impl Reload {
         let mut parts = Parts::clone(&self.parts);
         if has_changed("auth") {
             parts.identity = provider.map(Arc::new);
+            if let Some(accounts) = &parts.accounts {
+                accounts.ask(parts.identity.as_ref().and_then(|identity| identity.users.clone()));
+            }
             parts.health = Arc::default(); // what was found of the one before says nothing of this one
         }
         parts.config = next;

@@ -72,5 +72,5 @@ pub fn without_key(mut keys: Vec<(String, u64)>, ring: Option<&KeyRing>) -> Vec<
 
 fn sealed_anew(ring: &KeyRing, row: &StoredTokens, column: TokenColumn, stored: &str) -> Result<String, NotOpened> {
     let place = row.place(column);
-    Ok(ring.seal(&ring.open(stored, place)?, place))
+    Ok(ring.seal(ring.open(stored, place)?.expose(), place))
 }

@@ -10,6 +10,7 @@ use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, BASE64URL_NOPAD};
 use rand::RngExt as _;
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
 
 /// What stored tokens begin with.
@@ -102,6 +103,36 @@ impl fmt::Debug for KeyRing {
     }
 }
 
+/// A token as its service knows it. It is shown nowhere, and leaves no trace in the memory that it was in.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PlainToken(Zeroizing<String>);
+
+impl PlainToken {
+    /// The text, for whoever hands it out or sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for PlainToken {
+    fn from(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+}
+
+impl fmt::Debug for PlainToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PlainToken(***)")
+    }
+}
+
+impl<'de> Deserialize<'de> for PlainToken {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::from)
+    }
+}
+
 /// A text that is no key ring. It does not show the text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidKeyRing {
@@ -176,13 +207,13 @@ impl KeyRing {
     ///
     /// # Errors
     /// See [`NotOpened`].
-    pub fn open(&self, stored: &str, place: Place<'_>) -> Result<Zeroizing<String>, NotOpened> {
+    pub fn open(&self, stored: &str, place: Place<'_>) -> Result<PlainToken, NotOpened> {
         let Stored { algorithm, key, nonce, sealed } = Stored::parse(stored).ok_or(NotOpened::Form)?;
         let known = self.keys.iter().find(|known| known.id == key);
         let known = known.ok_or_else(|| NotOpened::UnknownKey(key.to_owned()))?;
         let opened = known.open(algorithm, &nonce, &sealed, &place.bound());
         let text = opened.and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
-        text.map(Zeroizing::new).ok_or_else(|| NotOpened::Refused(key.to_owned()))
+        text.map(PlainToken::from).ok_or_else(|| NotOpened::Refused(key.to_owned()))
     }
 }
 
@@ -312,7 +343,7 @@ mod tests {
             let opened = ring.open(case["stored"].as_str().unwrap(), place);
             assert_eq!(Value::from(opened.is_ok()), case["expect"]["ok"], "{}: {opened:?}", case["name"]);
             if let Ok(token) = opened {
-                assert_eq!(token.as_str(), case["plaintext"].as_str().unwrap(), "{}", case["name"]);
+                assert_eq!(token.expose(), case["plaintext"].as_str().unwrap(), "{}", case["name"]);
             }
         }
     }
@@ -327,7 +358,7 @@ mod tests {
             assert_ne!(one, other);
             assert_eq!(key_of(&one), Some("k2"));
             assert!(one.starts_with(&format!("enc:v1:{}:k2:", algorithm.as_str())) && !one.contains("ya29"));
-            assert_eq!(ring.open(&one, place).unwrap().as_str(), "ya29.token");
+            assert_eq!(ring.open(&one, place).unwrap().expose(), "ya29.token");
         }
     }
 
@@ -347,5 +378,6 @@ mod tests {
         }
         let ring = KeyRing::parse(good).unwrap();
         assert!(!format!("{ring:?}").contains("J5pg"), "{ring:?}");
+        assert!(!format!("{:?}", PlainToken::from("hush".to_owned())).contains("hush"));
     }
 }

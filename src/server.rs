@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::accounts::Accounts;
 use crate::apps::Apps;
 use crate::cluster::Cluster;
 use crate::cluster::local::Local;
@@ -126,16 +127,23 @@ pub async fn run(
     if let (Some(notifications), Some(crisp)) = (&notifications, &crisp)
         && let Some(service) = crisp.service()
     {
-        let (crisp, service) = (|| Arc::clone(crisp), || Arc::clone(service));
         let app = config.integrations_app().to_owned();
-        let told = Arc::clone(notifications);
-        notifications.work(Asker { crisp: crisp(), notifications: told, app, service: service() });
-        let store = Arc::clone(&notifications.store);
-        notifications.work(Sender { crisp: crisp(), store, service: service() });
+        notifications.work(Asker {
+            crisp: Arc::clone(crisp),
+            notifications: Arc::clone(notifications),
+            app,
+            service: Arc::clone(service),
+        });
+        let (crisp, store) = (Arc::clone(crisp), Arc::clone(&notifications.store));
+        notifications.work(Sender { crisp, store, service: Arc::clone(service) });
     }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();
     }
+    let accounts = notifications.as_ref().map(|notifications| {
+        let clerk = identity.as_ref().and_then(|identity| identity.users.clone());
+        Accounts::start(&config, &outgoing, notifications, &apps, clerk)
+    });
     let parts = Arc::new(Parts {
         hub,
         webhooks,
@@ -151,6 +159,7 @@ pub async fn run(
         cloudinary,
         crisp,
         notifications,
+        accounts,
         ready: Arc::new(AtomicBool::new(true)),
         config,
         apps,
@@ -235,6 +244,9 @@ async fn shut_down(parts: &Parts, streams: &Background) {
     streams.tasks.close();
     if tokio::time::timeout(LAST_REQUESTS, streams.tasks.wait()).await.is_err() {
         tracing::warn!(left = streams.tasks.len(), "some requests did not end in time");
+    }
+    if let Some(accounts) = &parts.accounts {
+        accounts.finish().await;
     }
     if let Some(notifications) = &parts.notifications {
         notifications.finish().await;

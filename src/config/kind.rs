@@ -409,6 +409,19 @@ OidcIssuer: String, "an https:// URL, exactly as `iss` in tokens has it",
     (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| text.to_owned())
 }, String::clone }
 
+text_kind! { /// Where a service refreshes tokens.
+TokenAddress: Url, "the https:// URL of a token endpoint, without a name and a password",
+|text| {
+    let url: Url = text.parse().ok()?;
+    let is_plain = url.username().is_empty() && url.password().is_none();
+    (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain).then_some(url)
+}, ToString::to_string }
+
+text_kind! { /// A client of a service.
+ClientId: String, "1 to 255 printable ASCII characters", |text| {
+    ((1..=255).contains(&text.len()) && text.bytes().all(|byte| (0x20..0x7f).contains(&byte))).then(|| text.to_owned())
+}, String::clone }
+
 text_kind! { /// Where something is found, to put a path behind.
 PublicAddress: String, "an https:// URL without a slash at its end, without parameters, a name and a password",
 |text| {

@@ -28,8 +28,8 @@ pub use kind::{AuthDefault, Listen, LogFormat, ResetForm, WhenUnreachable, is_ty
 pub use options::{
     AppOptions, AuthOptions, CloudinaryOptions, ClusterOptions, Config, ConnectionOptions, CrispOptions,
     DatabaseOptions, DispatchOptions, IntegrationOptions, KeyPair, LimitOptions, Limits, LogOptions,
-    NotificationOptions, QueueOptions, RuleOptions, SentryOptions, ServerOptions, ShutdownOptions, TlsOptions,
-    TokenOptions, WebhookOptions,
+    NotificationOptions, OauthOptions, QueueOptions, RuleOptions, SentryOptions, ServerOptions, ShutdownOptions,
+    TlsOptions, TokenOptions, WebhookOptions,
 };
 pub use redis_url::{RedisKind, RedisUrl};
 pub use section::Written;
@@ -403,6 +403,21 @@ fn check(config: &Config, is_newcomer: bool, reader: &mut Reader<'_>) {
             reader.problem(&format!("integrations.crisp.{option}"), origin, message);
         }
     }
+    for (name, oauth) in &config.integrations.oauth {
+        let option = |end: &str| format!("integrations.oauth.{name}.{end}");
+        let options = [
+            (option("token_url"), oauth.token_url.is_some()),
+            (option("client_id"), oauth.client_id.is_some()),
+            (option("client_secret"), oauth.client_secret.is_some()),
+        ];
+        for (missing, _) in options.iter().filter(|(option, is_set)| !is_set && !is_told(option, "")) {
+            let message = format!(
+                "it is missing (HERALD_{} in the environment); token_url, client_id and client_secret belong together",
+                missing.to_uppercase().replace(['.', '-'], "_")
+            );
+            reader.problem(missing, String::new(), message);
+        }
+    }
     if let Some(app) = &config.integrations.app
         && config.apps.iter().all(|known| known.id != *app)
     {
@@ -708,6 +723,67 @@ mod tests {
         let both = load_file("", &[own, ("CRISP_SIGNING_SECRET", "old, new")]).unwrap();
         let secrets = &both.config.integrations.crisp.signing_secrets;
         assert!(secrets.len() == 2 && secrets[0].is("old") && secrets[1].is("new"));
+    }
+
+    #[test]
+    fn services_that_refresh_tokens_have_names_of_ones_own_in_file_and_environment() {
+        let file = |name: &str| {
+            format!(
+                "[integrations.oauth.{name}]\ntoken_url = \"https://a/t\"\nclient_id = \"i\"\nclient_secret = \"hush17\"\n"
+            )
+        };
+        let names = |loaded: Result<Loaded, String>| -> Vec<(String, Option<String>)> {
+            let named = loaded.unwrap().config.integrations.oauth;
+            named.into_iter().map(|(name, options)| (name, options.client_id)).collect()
+        };
+        let prefixed = |end: &str| format!("HERALD_INTEGRATIONS_OAUTH_{end}");
+        let variables = |name: &str| {
+            ["TOKEN_URL", "CLIENT_ID", "CLIENT_SECRET", "OTHER_CLIENT_SECRET"]
+                .map(|end| prefixed(&format!("{name}_{end}")))
+        };
+        let said = |name: &str| {
+            variables(name).into_iter().map(|variable| (variable, "https://e/t".to_owned())).collect::<Vec<_>>()
+        };
+        let load_said = |file: &str, said: &[(String, String)]| {
+            let said: Vec<(&str, &str)> = said.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            load_file(file, &said)
+        };
+        let id = |name: &str, id: &str| (name.to_owned(), Some(id.to_owned()));
+        assert_eq!(names(load_said(&file("google"), &[])), [id("google", "i")]);
+        let both = names(load_said(&file("google"), &said("MY_MAIL")));
+        assert_eq!(both, [id("google", "i"), id("my_mail", "https://e/t")]);
+        // A name that no variable can have as it is, and the environment is over the file.
+        let over = [(prefixed("GOOGLE_DRIVE_CLIENT_ID"), "other".to_owned())];
+        assert_eq!(names(load_said(&file("google-drive"), &over)), [id("google-drive", "other")]);
+        for (file, said, part) in [
+            (
+                String::new(),
+                &over[..],
+                "integrations.oauth.google_drive.token_url: it is missing (HERALD_INTEGRATIONS_OAUTH_GOOGLE_DRIVE_TOKEN_URL",
+            ),
+            (
+                file("google").replace("client_secret", "other_client_secret"),
+                &[],
+                "integrations.oauth.google.client_secret: it is missing",
+            ),
+            (file("Google"), &[], "integrations.oauth.Google (from"),
+            (file("google").replace("client_id", "client_idd"), &[], "did you mean client_id?"),
+            ("[integrations]\noauth = 1\n".to_owned(), &[], "such as [integrations.oauth.name]"),
+            (
+                "[integrations.oauth]\ngoogle = \"hush17\"\n".to_owned(),
+                &[],
+                "it must be a section, [integrations.oauth.google]",
+            ),
+            (file("google").replace("https://", "https://me:hush17@"), &[], "the https:// URL of a token endpoint"),
+        ] {
+            let error = load_said(&file, said).unwrap_err();
+            assert!(error.contains(part) && !error.contains("\"hush17"), "{part}: {error}");
+        }
+        let loaded = load_said(&file("google"), &said("MY_MAIL")).unwrap();
+        assert!(loaded.warnings.iter().all(|warning| !warning.contains("OAUTH")), "{:?}", loaded.warnings);
+        assert!(loaded.secrets.iter().any(|secret| secret.is("hush17")));
+        let shown = document::effective(&loaded.config);
+        assert!(shown.contains("[integrations.oauth.google]") && !shown.contains("hush17"), "{shown}");
     }
 
     #[test]

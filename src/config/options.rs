@@ -18,13 +18,13 @@ use super::cloudinary_url::CloudinaryUrl;
 use super::database_url::{DatabaseUrl, Pooler};
 use super::kind::{
     Address, AddressOrOff, ApiKey, AppAddress, AppId, AppKey, AuthDefault, BetweenDatabase, ChannelPattern, Claim,
-    CloudName, CloudinaryAddress, Count, DatabaseAddress, DefaultPreference, Encryption, File, FileEnding, Flag,
-    FollowedTopic, Format, Headers, HealthService, Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress, Kind,
-    Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin, Otherwise,
-    Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, ReportName, Reset,
-    ResetForm, Role, SECOND, SecretText, SentryDsn, Several, Share, SignatureAlgorithm, Signing, Size, Time, TokenKeys,
-    TokenTier, Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret, WebsiteId,
-    WhenUnreachable,
+    ClientId, CloudName, CloudinaryAddress, Count, DatabaseAddress, DefaultPreference, Encryption, File, FileEnding,
+    Flag, FollowedTopic, Format, Headers, HealthService, Identifier, InstanceId, Issuer, KIB, KeyPrefix, KeysAddress,
+    Kind, Level, Listen, LogFormat, MIB, MINUTE, MasterKeyText, NamePart, Network, OidcIssuer, Optional, Origin,
+    Otherwise, Party, Pem, Prefix, PresetOrOff, PublicAddress, Publishable, QuotaOrOff, RedisAddress, ReportName,
+    Reset, ResetForm, Role, SECOND, SecretText, SentryDsn, Several, Share, SignatureAlgorithm, Signing, Size, Time,
+    TokenAddress, TokenKeys, TokenTier, Transformations, TypePattern, Unreachable, WebAddress, Webhook, WebhookSecret,
+    WebsiteId, WhenUnreachable,
 };
 use super::redis_url::RedisUrl;
 use super::section::{Described, Place, Reader, Section};
@@ -40,7 +40,7 @@ use crate::notifications::topics::TopicPattern;
 use crate::seal::{self, KeyRing};
 use crate::store::preferences::Preference;
 
-/// Declares a section: options (name, type, kind, default), sections within it, and lists of sections.
+/// Declares a section: options (name, type, kind, default), sections within it, lists of sections, and sections by names of one's own.
 macro_rules! options {
     (
         $(#[doc = $about:literal])*
@@ -48,6 +48,7 @@ macro_rules! options {
             $($(#[doc = $doc:literal])* $field:ident: $value:ty = $default:expr, as $kind:ty;)*
             $([sections] $($(#[doc = $section_doc:literal])* $section:ident: $section_type:ty;)+)?
             $([lists] $($(#[doc = $list_doc:literal])* $list:ident: $list_type:ty;)+)?
+            $([named] $($(#[doc = $named_doc:literal])* $named:ident: $named_type:ty;)+)?
         }
     ) => {
         $(#[doc = $about])*
@@ -56,6 +57,7 @@ macro_rules! options {
             $($(#[doc = $doc])* pub $field: $value,)*
             $($($(#[doc = $section_doc])* pub $section: $section_type,)+)?
             $($($(#[doc = $list_doc])* pub $list: Vec<$list_type>,)+)?
+            $($($(#[doc = $named_doc])* pub $named: BTreeMap<String, $named_type>,)+)?
         }
 
         impl Default for $name {
@@ -64,6 +66,7 @@ macro_rules! options {
                     $($field: $default,)*
                     $($($section: Default::default(),)+)?
                     $($($list: Vec::new(),)+)?
+                    $($($named: BTreeMap::new(),)+)?
                 }
             }
         }
@@ -76,10 +79,11 @@ macro_rules! options {
                     $($field: reader.option::<$kind>(&mut place, stringify!($field), || $default),)*
                     $($($section: reader.section(&mut place, stringify!($section)),)+)?
                     $($($list: reader.list(&mut place, stringify!($list)),)+)?
+                    $($($named: reader.named(&mut place, stringify!($named)),)+)?
                 };
                 reader.finish(
                     &place,
-                    &[$(stringify!($field),)* $($(stringify!($section),)+)? $($(stringify!($list),)+)?],
+                    &[$(stringify!($field),)* $($(stringify!($section),)+)? $($(stringify!($list),)+)? $($(stringify!($named),)+)?],
                 );
                 section
             }
@@ -89,6 +93,7 @@ macro_rules! options {
                 $(into.push(Described::option::<$kind>(path, stringify!($field), &[$($doc),*], &$default));)*
                 $($(<$section_type>::describe(&super::section::join(path, stringify!($section)), into);)+)?
                 $($(<$list_type>::describe(&super::section::join(path, stringify!($list)), into);)+)?
+                $($(<$named_type>::describe(&format!("{}.name", super::section::join(path, stringify!($named))), into);)+)?
             }
 
             fn effective(&self, path: &str, header: &str, into: &mut String) {
@@ -105,6 +110,10 @@ macro_rules! options {
                 $($(for section in &self.$list {
                     let path = super::section::join(path, stringify!($list));
                     section.effective(&path, &format!("[[{path}]]"), into);
+                })+)?
+                $($(for (name, section) in &self.$named {
+                    let path = super::section::join(&super::section::join(path, stringify!($named)), name);
+                    section.effective(&path, &format!("[{path}]"), into);
                 })+)?
             }
         }
@@ -314,8 +323,8 @@ options! {
         jwt_key: Option<Vec<Key>> = None, as Optional<Pem>;
         /// Clerk's publishable key: it says who signs, and without `jwt_key` where the keys are published.
         publishable_key: Option<PublishableKey> = None, as Optional<Publishable>;
-        /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, and for the keys if
-        /// neither of the two above is set. Nothing else needs it.
+        /// Clerk's secret key. With it Herald asks Clerk for the name and picture of users of whom no webhook has told, for the keys if neither of
+        /// the two above is set, and for tokens of other services that it holds; and writes metadata of accounts there. Nothing else needs it.
         secret_key: Option<Secret> = None, as Optional<SecretText>;
         /// How often Clerk is asked whether the sessions of connections still live, as a safety net for webhooks that were lost; never if nothing
         /// is said. Needs `secret_key`.
@@ -473,6 +482,24 @@ options! {
         cloudinary: CloudinaryOptions;
         /// Where users talk with those who help them.
         crisp: CrispOptions;
+        [named]
+        /// Where tokens of other services are refreshed, by the services' names.
+        oauth: OauthOptions;
+    }
+}
+
+options! {
+    /// Where the tokens of one service are refreshed, as OAuth 2.0 has it. The section is named as the service is in `/v1/users/ID/integrations/SERVICE`;
+    /// in the environment the name stands in capital letters, in the place of `NAME`. All three belong together.
+    pub struct OauthOptions {
+        /// The service's token endpoint.
+        token_url: Option<Url> = None, as Optional<TokenAddress>;
+        /// The client that the tokens were made for.
+        client_id: Option<String> = None, as Optional<ClientId>;
+        /// Its secret.
+        client_secret: Option<Secret> = None, as Optional<SecretText>;
+        /// A second secret, while one replaces the other: it is presented where the service does not take the first.
+        other_client_secret: Option<Secret> = None, as Optional<SecretText>;
     }
 }
 

@@ -257,6 +257,61 @@ impl<'a> Reader<'a> {
         sections
     }
 
+    /// Sections within `place` that have names of one's own, from the file and from the environment, which names them in capital letters.
+    pub fn named<S: Section>(&mut self, place: &mut Place, name: &str) -> BTreeMap<String, S> {
+        let path = join(&place.path, name);
+        let mut tables = match place.file.remove(name) {
+            None => Table::new(),
+            Some(Value::Table(tables)) => tables,
+            Some(_) => {
+                self.problem(&path, self.origin(place), format!("it must hold sections, such as [{path}.name]"));
+                Table::new()
+            }
+        };
+        let prefix = place.environment.as_ref().map(|prefix| format!("{prefix}{}_", name.to_uppercase()));
+        let said_by = |own: &str| Some(format!("{}{}_", prefix.as_ref()?, own.to_uppercase().replace(['-', '.'], "_")));
+        for own in self.names_in_environment::<S>(prefix.as_deref()) {
+            if !tables.keys().any(|known| said_by(known) == said_by(&own)) {
+                tables.insert(own, Value::Table(Table::new()));
+            }
+        }
+        let mut sections = BTreeMap::new();
+        for (own, value) in tables {
+            let path = join(&path, &own);
+            match value {
+                Value::Table(file) if is_service(&own) => {
+                    let within = Place { path, file, environment: said_by(&own), which: place.which.clone() };
+                    sections.insert(own, S::read(within, self));
+                }
+                Value::Table(_) => {
+                    let message =
+                        "its name must be 1 to 64 of a-z, 0-9, _, - and ., a letter or digit first".to_owned();
+                    self.problem(&path, self.origin(place), message);
+                }
+                _ => self.problem(&path, self.origin(place), format!("it must be a section, [{path}]")),
+            }
+        }
+        sections
+    }
+
+    /// The names behind `prefix` of sections one of whose options the environment has.
+    fn names_in_environment<S: Section>(&self, prefix: Option<&str>) -> BTreeSet<String> {
+        let mut described = Vec::new();
+        S::describe("", &mut described);
+        let ends = described.iter().filter_map(|described| match described {
+            Described::Option { name, .. } => Some(format!("_{}", name.to_uppercase())),
+            Described::Section { .. } => None,
+        });
+        let ends: Vec<String> = ends.collect();
+        let behind = |variable: &str| {
+            let rest = variable.strip_prefix(prefix?)?;
+            // The shortest is right: `_OTHER_CLIENT_SECRET` ends with `_CLIENT_SECRET`.
+            let names = ends.iter().filter_map(|end| rest.strip_suffix(end.as_str()));
+            names.filter(|own| !own.is_empty()).min_by_key(|own| own.len()).map(str::to_lowercase)
+        };
+        self.environment.names().filter_map(behind).collect()
+    }
+
     /// Refuses what no option has taken.
     pub fn finish(&mut self, place: &Place, names: &[&str]) {
         for unknown in place.file.keys() {
@@ -292,6 +347,15 @@ impl<'a> Reader<'a> {
     pub fn origin_of(&self, which: &str) -> String {
         format!("{}{which}", self.file)
     }
+}
+
+/// Whether it may be the name of a service.
+#[must_use]
+pub fn is_service(name: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    (1..=64).contains(&name.len())
+        && name.bytes().next().is_some_and(is_part)
+        && name.bytes().all(|byte| is_part(byte) || b"_-.".contains(&byte))
 }
 
 /// The known name that was most likely meant.

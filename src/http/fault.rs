@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Refusal};
 use super::limits::Exceeded;
+use crate::accounts::AccountError;
 use crate::store::StoreError;
 
 /// After how long another try makes sense when something is away.
@@ -87,6 +88,20 @@ pub enum Fault {
     /// The user was deleted, and does not come back.
     #[error("this user was deleted")]
     UserDeleted,
+    /// There are no keys to encrypt tokens with.
+    #[error("tokens cannot be kept: the server has no keys to encrypt them with (tokens.keys, HERALD_TOKEN_KEYS)")]
+    EncryptionNotConfigured,
+    /// The user's account at a service counts no more.
+    #[error("the user has to connect this service again")]
+    ReauthRequired,
+    /// There is no token of a service at the moment.
+    #[error("there is no token at the moment ({reason}); try again")]
+    TokenUnavailable {
+        /// Why, in a word.
+        reason: String,
+        /// When another try makes sense.
+        again_in: Duration,
+    },
     /// The caller asks too much.
     #[error(transparent)]
     RateLimited(#[from] Exceeded),
@@ -142,6 +157,23 @@ impl From<StoreError> for Fault {
     }
 }
 
+impl From<AccountError> for Fault {
+    fn from(error: AccountError) -> Self {
+        match error {
+            AccountError::Store(error) => error.into(),
+            AccountError::NoKeys => Self::EncryptionNotConfigured,
+            AccountError::UserDeleted => Self::UserDeleted,
+            AccountError::NotConnected => Self::NotFound,
+            AccountError::Several => Self::Invalid(
+                "the user has several accounts at this service: say which by the query parameter `service_user_id`"
+                    .to_owned(),
+            ),
+            AccountError::Ended => Self::ReauthRequired,
+            AccountError::Unavailable { reason, again_in } => Self::TokenUnavailable { reason, again_in },
+        }
+    }
+}
+
 impl Fault {
     /// Status and code.
     fn shape(&self) -> (StatusCode, &'static str) {
@@ -168,6 +200,9 @@ impl Fault {
             Self::StoreFull(_) => (StatusCode::INSUFFICIENT_STORAGE, "store_full"),
             Self::Conflict => (StatusCode::CONFLICT, "transaction_conflict"),
             Self::UserDeleted => (StatusCode::GONE, "user_deleted"),
+            Self::EncryptionNotConfigured => (StatusCode::SERVICE_UNAVAILABLE, "encryption_not_configured"),
+            Self::ReauthRequired => (StatusCode::CONFLICT, "reauth_required"),
+            Self::TokenUnavailable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "token_unavailable"),
             Self::RateLimited(_) => (StatusCode::TOO_MANY_REQUESTS, "rate_limited"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Self::Backend(error) => (error.status(), backend_code(error.status())),
@@ -195,6 +230,7 @@ impl Fault {
             Self::AuthUnavailable | Self::AuthorizerUnavailable(_) | Self::StoreUnavailable(_) | Self::StoreFull(_) => {
                 (header::RETRY_AFTER, HeaderValue::from(AWAY.as_secs()))
             }
+            Self::TokenUnavailable { again_in, .. } => (header::RETRY_AFTER, HeaderValue::from(again_in.as_secs() + 1)),
             Self::Method(allowed) => (header::ALLOW, HeaderValue::from_static(allowed)),
             Self::TooLarge(_) | Self::BodyIncomplete => (header::CONNECTION, HeaderValue::from_static("close")),
             Self::RateLimited(exceeded) => (header::RETRY_AFTER, HeaderValue::from(exceeded.retry_after_seconds())),

@@ -100,7 +100,7 @@ pub(crate) fn origin_matches(patterns: &[String], origin: &str) -> bool {
 }
 
 /// Ends of routes and what they are called in metrics.
-const ROUTES: [(&str, &str); 46] = [
+const ROUTES: [(&str, &str); 50] = [
     ("/openapi.json", "openapi"),
     ("/docs", "docs"),
     ("/inbox.js", "inbox_js"),
@@ -116,6 +116,10 @@ const ROUTES: [(&str, &str); 46] = [
     ("/v1/users/{user_id}/inbox", "user_inbox"),
     ("/v1/users/{user_id}/topics", "user_topics"),
     ("/v1/users/{user_id}/topics/{topic}", "user_topic"),
+    ("/v1/users/{user_id}/integrations/{service}", "user_integration"),
+    ("/v1/users/{user_id}/integrations/{service}/token", "user_token"),
+    ("/v1/integrations", "integrations"),
+    ("/v1/integrations/{service}", "integration"),
     ("/webhooks/clerk", "clerk_webhook"),
     ("/webhooks/cloudinary", "cloudinary_webhook"),
     ("/webhooks/crisp", "crisp_webhook"),

@@ -7,6 +7,7 @@ pub mod clerk;
 pub mod cloudinary;
 pub mod crisp;
 pub mod jwks;
+pub mod oauth;
 pub mod provider;
 pub mod sentry;
 pub mod standard_webhooks;

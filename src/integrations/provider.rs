@@ -1,5 +1,6 @@
 //! The identity provider that is configured: what its tokens must be like, its keys, and what its users may subscribe to.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::authorizer::Authorizer;
@@ -22,7 +23,7 @@ pub struct Provider {
     /// Who is asked where no rule speaks.
     pub authorizer: Option<Authorizer>,
     /// Who knows users of whom nothing was told yet.
-    pub users: Option<Users>,
+    pub users: Option<Arc<Users>>,
 }
 
 fn rule(rule: &RuleOptions) -> Rule {
@@ -112,7 +113,7 @@ impl Provider {
         };
         let authorizer = auth.authorizer.clone().map(|url| Authorizer::new(url, auth.authorizer_timeout, outgoing));
         let secret = auth.secret_key.as_ref().filter(|_| auth.oidc.issuer.is_none());
-        let users = secret.map(|secret| Users::new(&auth.api_url, secret, outgoing));
+        let users = secret.map(|secret| Arc::new(Users::new(&auth.api_url, secret, outgoing)));
         Some(Self { rules, keys, policy, authorizer, users })
     }
 

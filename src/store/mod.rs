@@ -12,6 +12,7 @@
 //!
 //! Not here: what may be asked for and by whom (`http`), when something is due (`notifications`).
 
+pub mod accounts;
 pub mod action;
 pub mod error;
 pub mod event;
@@ -37,6 +38,7 @@ use uuid::Uuid;
 
 pub use error::StoreError;
 
+use accounts::Accounts;
 use action::{Action, MarkAll};
 use files::Files;
 use jobs::Jobs;
@@ -63,7 +65,7 @@ pub struct Inbox<'a> {
 /// See the module.
 #[async_trait]
 pub trait Store:
-    People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Files + Support + Debug + Send + Sync
+    People + Inboxes + Jobs + Preferences + Outbox + Tasks + Tokens + Accounts + Files + Support + Debug + Send + Sync
 {
     /// Returns when it answers.
     ///

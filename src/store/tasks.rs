@@ -19,6 +19,8 @@ pub enum TaskKind {
     SupportLookup,
     /// A message goes into a user's conversation at Crisp: [`Message`](crate::integrations::crisp::send::Message).
     SupportMessage,
+    /// What is kept of an account is written into the user's metadata at Clerk: [`accounts::SyncMetadata`](super::accounts::SyncMetadata).
+    Metadata,
 }
 
 impl TaskKind {
@@ -30,6 +32,7 @@ impl TaskKind {
             Self::Destroy => "cloudinary.destroy",
             Self::SupportLookup => "crisp.lookup",
             Self::SupportMessage => "crisp.message",
+            Self::Metadata => "clerk.metadata",
         }
     }
 }

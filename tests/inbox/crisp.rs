@@ -387,11 +387,11 @@ async fn a_message_goes_on_after_the_process_was_killed_in_the_midst_of_it() {
 
 #[tokio::test]
 async fn a_crisp_that_answers_without_end_is_heard_to_none() {
-    let (herald, mut api, _) = message_while(Mood::Endless).await;
+    let (herald, mut api, _) = message_while(Mood::Flooding).await;
     loop {
         // What it has taken by its status is done; what it says of a conversation is not believed.
         let asked = api.next().await;
-        assert_eq!((asked.method.as_str(), asked.mood), ("GET", Mood::Endless), "{asked:?}");
+        assert_eq!((asked.method.as_str(), asked.mood), ("GET", Mood::Flooding), "{asked:?}");
         if asked.path.ends_with("of-somebody") {
             break;
         }
@@ -404,11 +404,11 @@ async fn a_crisp_that_answers_without_end_is_heard_to_none() {
 #[tokio::test]
 async fn a_crisp_that_lies_or_is_slow_binds_nobody_wrongly_and_is_asked_again() {
     let mut api = api().await;
-    api.be(Mood::Lying);
+    api.be(Mood::Lying("<html>[1,2"));
     let herald = Herald::start(&config("rest hooks", &api.url, "")).await;
     meet(&herald, "user_ann", "ann@example.com", json!({})).await;
     tell(&herald, &reply("ann-1-verified", "hello", 1)).await;
-    assert_eq!(api.next().await.mood, Mood::Lying);
+    assert_eq!(api.next().await.mood, Mood::Lying("<html>[1,2"));
     let start = tokio::time::Instant::now();
     while !herald.has_logged("its answer makes no sense") {
         assert!(start.elapsed() < DEADLINE, "that is logged, in time");
@@ -516,8 +516,8 @@ async fn whether_crisp_is_well_is_one_word() {
         (Mood::Failing(500), "http_5xx"),
         (Mood::Failing(420), "rate_limited"),
         (Mood::Failing(302), "bad_response"),
-        (Mood::Lying, "bad_response"),
-        (Mood::Endless, "bad_response"),
+        (Mood::Lying("<html>[1,2"), "bad_response"),
+        (Mood::Flooding, "bad_response"),
         (Mood::Hanging, "timeout"),
     ] {
         api.be(mood);

@@ -17,6 +17,7 @@ mod crisp;
 mod database;
 mod dispatching;
 mod files;
+mod integrations;
 mod keys;
 mod limits;
 mod live;

@@ -77,11 +77,13 @@ async fn everything_that_is_wrong_is_told_at_once_and_stops_the_start() {
 #[tokio::test]
 async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
     // Paths and secrets may be any text.
-    const ANY_TEXT: [&str; 24] = [
+    const ANY_TEXT: [&str; 29] = [
         "HERALD_SENTRY_ENVIRONMENT",
         "HERALD_SENTRY_RELEASE",
         "HERALD_APP_OTHER_SECRET",
         "HERALD_HEALTH_TOKEN",
+        "HERALD_SENTRY_ENVIRONMENT",
+        "HERALD_SENTRY_RELEASE",
         "HERALD_CLUSTER_REDIS_PASSWORD",
         "HERALD_INTEGRATIONS_CLOUDINARY_API_SECRET",
         "HERALD_INTEGRATIONS_CLOUDINARY_WEBHOOK_SECRETS",
@@ -89,6 +91,9 @@ async fn a_wrong_value_of_any_variable_is_told_under_its_name() {
         "HERALD_INTEGRATIONS_CRISP_SIGNING_SECRETS",
         "HERALD_INTEGRATIONS_CRISP_WEBHOOK_KEYS",
         "HERALD_INTEGRATIONS_CRISP_IDENTITY_SECRET",
+        "HERALD_INTEGRATIONS_OAUTH_NAME_CLIENT_ID",
+        "HERALD_INTEGRATIONS_OAUTH_NAME_CLIENT_SECRET",
+        "HERALD_INTEGRATIONS_OAUTH_NAME_OTHER_CLIENT_SECRET",
         "HERALD_AUTH_USER_INFO_METADATA",
         "HERALD_DATA_DIR",
         "HERALD_API_KEYS",
@@ -183,6 +188,7 @@ fn another(name: &str, default: &str, allowed: &str) -> toml::Value {
         // Left out below: it excludes Clerk's keys, which are among the others.
         "none" if allowed.contains("exactly as `iss`") => "https://id.example.com/".into(),
         _ if allowed.starts_with("the https:// URL of an address") => "https://app.example.com/authorize".into(),
+        _ if allowed.starts_with("the https:// URL of a token") => "https://id.example.com/token".into(),
         _ if allowed.starts_with("the https:// URL of a JSON Web") => "https://id.example.com/keys".into(),
         _ if allowed.starts_with("a list, each 1 to 255 printable") => vec!["herald"].into(),
         _ if allowed.starts_with("1 to 255 printable") => "claim".into(),

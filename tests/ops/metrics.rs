@@ -102,6 +102,8 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
         "[limits]\nfailed_auth = \"1/h\"\n[auth.oidc]\nissuer = \"http://{dead}\"\naudiences = [\"a\"]\n\
          [sentry]\ndsn = \"http://key@{dead}/1\"\ntraces_sample_rate = 1\n\
          [dispatch]\nurl = \"http://{dead}/\"\nsecret = \"whsec_bm90IGEgc2VjcmV0\"\n\
+         [server]\napi_keys = [\"a-key-of-a-backend\"]\n[tokens]\nkeys = \"k:J5pgjA3ziAqP8TtB9Gjqo77UtympDuM+FeIpJwHHeVk=\"\n\
+         [integrations.oauth.google]\ntoken_url = \"http://{dead}/\"\nclient_id = \"1\"\nclient_secret = \"2\"\n\
          [integrations.cloudinary]\nurl = \"cloudinary://1:2@demo\"\napi_url = \"http://{dead}\"\n\
          [[apps]]\nid = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n\
          [[apps.webhooks]]\nurl = \"{}\"\n[[apps.webhooks]]\nurl = \"http://{dead}/\"\n",
@@ -153,6 +155,14 @@ async fn every_documented_metric_appears_with_its_help_and_kind() {
     }
     let notification = json!({ "to": { "user_ids": ["user_ann"] }, "type": "a", "title": "Hello" });
     herald.api().post("/notifications", &notification.to_string()).await.ok();
+    // A token has expired, and cannot be refreshed.
+    let account = r#"{"access_token":"a","refresh_token":"r","token_expires_at":"2020-01-01T00:00:00Z"}"#;
+    let put = format!(
+        "PUT /v1/users/user_ann/integrations/google HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: {}\r\n\
+         Authorization: Bearer a-key-of-a-backend\r\n\r\n{account}",
+        account.len()
+    );
+    herald.api().raw(&put).await.ok();
     // A file that is too large is to be deleted, which cannot be done.
     let file =
         r#"{"notification_type":"upload","public_id":"users/user_ann/x","secure_url":"https://x","bytes":10000001}"#;

@@ -19,6 +19,7 @@ macro_rules! over_both {
     } )+ };
 }
 
+mod accounts;
 mod acting;
 mod conversations;
 mod creating;

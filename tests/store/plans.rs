@@ -79,6 +79,12 @@ async fn a_million_notifications_are_no_burden() {
             ORDER BY created_at DESC, id DESC LIMIT 21".to_owned()),
         ("files, next page", "user_files_user_idx", "SELECT * FROM user_files WHERE app_id = 'shop' AND user_id = 'user_ann'
             AND status IN ('ready','rejected') AND (created_at, id) < (7, 'a') ORDER BY created_at DESC, id DESC LIMIT 21".to_owned()),
+        ("accounts to be refreshed", "user_integrations_due_idx", "SELECT id FROM user_integrations WHERE is_active AND refresh_at <= 1
+            AND refresh_token_enc IS NOT NULL AND service IN (SELECT value FROM json_each('[]'))
+            AND (refresh_locked_until IS NULL OR refresh_locked_until <= 1) ORDER BY refresh_at LIMIT 8".to_owned()),
+        ("accounts that have expired", "user_integrations_expiry_idx", "SELECT id FROM user_integrations WHERE is_active AND token_expires_at <= 1
+            AND access_token_enc IS NOT NULL AND (refresh_token_enc IS NULL OR service NOT IN (SELECT value FROM json_each('[]')))
+            ORDER BY token_expires_at LIMIT 200".to_owned()),
         ("outbox", "outbox_undelivered_idx", "SELECT id FROM outbox AS this WHERE delivered_at IS NULL AND available_at <= 1 ORDER BY id LIMIT 200".to_owned()),
     ] {
         let plan = sqlx::query(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"))).fetch_all(&mut connection).await.unwrap();

@@ -95,7 +95,7 @@ async fn every_token_comes_under_the_first_key(db: Fixture) {
     for row in db.store.tokens_not_under("none", None, 2_000).await.unwrap() {
         let opened = ring(NEW).open(row.access.as_deref().unwrap(), row.place(TokenColumn::Access)).unwrap();
         assert_eq!(
-            opened.as_str(),
+            opened.expose(),
             format!("access {}", row.service_user),
             "it says what it said, without the old key"
         );

@@ -4,6 +4,7 @@
 //! [`routes`] is the contents page. Below `/apps/{app_id}` stand the routes that `post` and `get` of the Pusher server libraries reach.
 
 pub mod caller;
+pub mod integrations;
 pub mod notifications;
 pub mod support;
 pub mod users;
@@ -32,6 +33,11 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
         .route(&format!("{prefix}/v1/notifications/{{transaction_id}}"), request())
         .route(&format!("{prefix}/v1/users/{{user_id}}"), put(users::put))
         .route(&format!("{prefix}/v1/users/{{user_id}}/inbox"), get(users::inbox))
+        .route(
+            &format!("{prefix}/v1/users/{{user_id}}/integrations/{{service}}"),
+            put(integrations::put).delete(integrations::delete),
+        )
+        .route(&format!("{prefix}/v1/users/{{user_id}}/integrations/{{service}}/token"), post(integrations::token))
         .route(&format!("{prefix}/v1/users/{{user_id}}/topics"), get(users::topics))
         .route(&format!("{prefix}/v1/users/{{user_id}}/topics/{{topic}}"), put(users::follow).delete(users::unfollow))
         .layer(from_fn_with_state(Arc::clone(parts), limits::tell))

@@ -155,7 +155,7 @@ async fn follows(parts: &Parts, backend: &Backend, follows: bool) -> Result<Stat
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn user_id(backend: &Backend) -> Result<&str, Fault> {
+pub(super) fn user_id(backend: &Backend) -> Result<&str, Fault> {
     let id = backend.value("user_id");
     if wish::is_id(id) {
         Ok(id)

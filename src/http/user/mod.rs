@@ -9,6 +9,7 @@ mod cursor;
 pub mod files;
 pub mod form;
 pub mod inbox;
+pub mod integrations;
 pub mod preferences;
 pub mod support;
 
@@ -51,6 +52,11 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
             .route(&format!("{prefix}/v1/files"), all.fallback(only("GET, POST, OPTIONS")))
             .route(&format!("{prefix}/v1/files/{{id}}"), one.fallback(only("DELETE, OPTIONS")));
     }
+    let all = get(integrations::list).layer(Extension(Policy::Default));
+    let one = delete(integrations::delete).layer(Extension(Policy::Default));
+    router = router
+        .route(&format!("{prefix}/v1/integrations"), all.fallback(only("GET, OPTIONS")))
+        .route(&format!("{prefix}/v1/integrations/{{service}}"), one.fallback(only("DELETE, OPTIONS")));
     if parts.crisp.is_some() {
         let identity = get(support::identity).layer(Extension(Policy::Default));
         router = router.route(&format!("{prefix}/v1/support/identity"), identity.fallback(only("GET, OPTIONS")));

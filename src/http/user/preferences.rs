@@ -208,6 +208,7 @@ pub async fn unfollow(
     request: Request,
 ) -> Result<StatusCode, Fault> {
     let (mine, _) = begin(&parts, request).await?;
+    let topic = wish::topic(topic).map_err(|error| invalid(error.to_string()))?;
     parts.notifications()?.store.follow(mine.app.id(), &mine.user, &topic, false, mine.now).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -36,9 +36,9 @@ const DEVELOPMENT: usize = 5;
 /// See the module.
 #[derive(Debug)]
 pub struct Users {
-    url: String,
-    headers: HeaderMap,
-    service: Arc<Service>,
+    pub(super) url: String,
+    pub(super) headers: HeaderMap,
+    pub(super) service: Arc<Service>,
     limiter: Limiter,
     known: Cache<String, Option<User>>,
 }
@@ -92,8 +92,13 @@ impl Users {
         fetched.map_err(|error: Arc<Unanswered>| (*error).clone())
     }
 
+    /// Counts a call.
+    pub(super) fn admit(&self) -> Result<(), Unanswered> {
+        self.limiter.admit(1).map_err(|_| Unanswered("as many calls as may be were made just now".to_owned()))
+    }
+
     async fn fetch(&self, id: &str) -> Result<Option<User>, Unanswered> {
-        self.limiter.admit(1).map_err(|_| Unanswered("as many calls as may be were made just now".to_owned()))?;
+        self.admit()?;
         let url = format!("{}/{}", self.url, utf8_percent_encode(id, NON_ALPHANUMERIC));
         let request = |client: &reqwest::Client| client.get(&url).headers(self.headers.clone());
         let limits = Limits { within: WITHIN, bytes: MAX_BYTES };

@@ -15,6 +15,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "integrations", include_str!("../../../migrations/postgres/0003_integrations.sql")),
     (4, "files", include_str!("../../../migrations/postgres/0004_files.sql")),
     (5, "support", include_str!("../../../migrations/postgres/0005_support.sql")),
+    (6, "accounts", include_str!("../../../migrations/postgres/0006_accounts.sql")),
 ];
 /// The number of the lock, which means this.
 const LOCK: i64 = 0x4845_5241_4C44;

@@ -9,6 +9,7 @@
 //!
 //! It may be away when the server starts, and at any time after that: what is asked of it fails then, and works again when it is back.
 
+mod accounts;
 mod due;
 mod files;
 mod inbox;

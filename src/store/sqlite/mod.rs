@@ -4,6 +4,7 @@
 //! half-done work; a few others read meanwhile. What is committed is on the disk (`synchronous = FULL`): a notification that was answered
 //! survives a power cut.
 
+mod accounts;
 mod due;
 mod files;
 mod inbox;
@@ -43,6 +44,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (3, "integrations", include_str!("../../../migrations/sqlite/0003_integrations.sql")),
     (4, "files", include_str!("../../../migrations/sqlite/0004_files.sql")),
     (5, "support", include_str!("../../../migrations/sqlite/0005_support.sql")),
+    (6, "accounts", include_str!("../../../migrations/sqlite/0006_accounts.sql")),
 ];
 
 /// Connections that read.
@@ -107,6 +109,9 @@ impl Sqlite {
         sqlx::query("UPDATE outbox SET locked_until = NULL WHERE delivered_at IS NULL").execute(&writer).await?;
         sqlx::query("UPDATE fanout_jobs SET locked_until = NULL WHERE status = 'running'").execute(&writer).await?;
         sqlx::query("UPDATE jobs SET locked_until = NULL WHERE done_at IS NULL").execute(&writer).await?;
+        sqlx::query("UPDATE user_integrations SET refresh_locked_until = NULL WHERE refresh_locked_until IS NOT NULL")
+            .execute(&writer)
+            .await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(ACQUIRE)

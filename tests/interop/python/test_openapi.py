@@ -30,7 +30,7 @@ class Description(unittest.TestCase):
         cls.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         pem = cls.key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()
         cls.herald = Herald(HERALD_API_KEY=KEY, HERALD_AUTH_JWT_KEY=pem, HERALD_CLERK_AUTHORIZED_PARTIES="http://localhost:3000",
-                            HERALD_NOTIFICATIONS_TOPICS="*")
+                            HERALD_NOTIFICATIONS_TOPICS="*", HERALD_TOKEN_KEYS="k:J5pgjA3ziAqP8TtB9Gjqo77UtympDuM+FeIpJwHHeVk=")
         cls.addClassCleanup(cls.herald.stop)
         cls.url = f"http://127.0.0.1:{cls.herald.port}"
         # There is something in the inbox that can be read, changed and deleted.
@@ -76,12 +76,12 @@ class Description(unittest.TestCase):
         self.assertIsNone(self.herald.process.poll(), "it still runs")
 
     def test_what_users_ask(self):
-        self.holds(self.token(), ["inbox", "preferences", "topics", "auth", "vitals"], {"path.id": self.ids, "body.up_to_rev": [50, 100, 200]})
+        self.holds(self.token(), ["inbox", "preferences", "topics", "integrations", "auth", "vitals"], {"path.id": self.ids, "body.up_to_rev": [50, 100, 200]})
         changed = self.ask("GET", "/v1/inbox", self.token())
         self.assertGreater(changed["rev"], 200, "something was read, archived, snoozed or deleted")
 
     def test_what_backends_ask(self):
-        self.holds(KEY, ["notifications", "users"], {"path.app_id": [APP["app_id"]], "path.transaction_id": [f"t{number}" for number in range(200)]})
+        self.holds(KEY, ["notifications", "users"], {"path.app_id": [APP["app_id"]], "path.service": ["google", "github"], "path.transaction_id": [f"t{number}" for number in range(200)]})
 
 
 if __name__ == "__main__":
