@@ -177,6 +177,39 @@ async fn a_reply_reaches_its_users_page_and_inbox_once() {
 }
 
 #[tokio::test]
+async fn the_scenario_of_the_specification_is_told_as_it_says() {
+    let vectors: Value = serde_json::from_str(include_str!("../vectors/webhook_events.json")).unwrap();
+    let scenario = &vectors["crisp"];
+    let website = scenario["config"]["website_id"].as_str().unwrap();
+    let config = config("hooks", "http://127.0.0.1:1", "").replace(WEBSITE, website);
+    let herald = Herald::start(&config).await;
+    let user = scenario["start"]["users"][0].as_str().unwrap();
+    meet(&herald, user, "ann@example.com", json!({})).await;
+    let send = async |body: &Value| {
+        tell_with(&herald, "/webhooks/crisp", &body.to_string(), SIGNING, now() * 1_000).await.status
+    };
+    for session in
+        scenario["start"]["support_sessions"].as_array().unwrap().iter().filter(|session| session["verified"] == true)
+    {
+        let mut proof = verified(session["session_id"].as_str().unwrap(), "ann@example.com");
+        (proof["website_id"], proof["data"]["website_id"]) = (website.into(), website.into());
+        assert_eq!(send(&proof).await, 200);
+    }
+    let mut before = Value::Null;
+    for step in scenario["deliveries"].as_array().unwrap() {
+        let (note, expect) = (&step["note"], &step["expect"]);
+        assert_eq!(send(&step["body"]).await, expect["status"].as_u64().unwrap_or(200) as u16, "{note}");
+        let inbox = ask(&herald, user, "GET", "/v1/inbox", &Value::Null).await.ok();
+        assert_eq!(inbox["rev"] == before["rev"], expect["notification"].is_null(), "{note}: {inbox}");
+        for (member, value) in expect["notification"].as_object().into_iter().flatten() {
+            let told = if member == "user_id" { &json!(user) } else { &inbox["items"][0][member] };
+            assert_eq!(told, value, "{note}: {member}");
+        }
+        before = inbox;
+    }
+}
+
+#[tokio::test]
 async fn nothing_that_a_browser_says_makes_a_conversation_somebodys() {
     let herald = Herald::start(&config("hooks", "http://127.0.0.1:1", "")).await;
     meet(&herald, "user_ann", "ann@example.com", json!({})).await;
