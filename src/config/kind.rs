@@ -198,7 +198,7 @@ impl<K: Kind> Kind for Several<K> {
 
 /// Declares a kind that is a piece of text.
 macro_rules! text_kind {
-    ($(#[$doc:meta])* $name:ident: $value:ty, $allowed:literal, $parse:expr, $show:expr) => {
+    ($(#[$doc:meta])* $name:ident: $value:ty, $allowed:literal, $parse:expr, $show:expr $(, hidden if $is_secret:expr)?) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub struct $name;
@@ -208,6 +208,9 @@ macro_rules! text_kind {
             fn allowed() -> String {
                 $allowed.to_owned()
             }
+            $(fn is_secret(written: &str) -> bool {
+                $is_secret(written)
+            })?
             fn read(value: &Value) -> Option<$value> {
                 Self::parse(value.as_str()?)
             }
@@ -320,28 +323,9 @@ impl Kind for WebAddress {
     }
 }
 
-/// An address of the app's own; what it holds of credentials is not shown.
-#[derive(Debug)]
-pub struct AppAddress;
-
-impl Kind for AppAddress {
-    type Value = Url;
-    fn allowed() -> String {
-        "the https:// URL of an address of the app's own".to_owned()
-    }
-    fn is_secret(written: &str) -> bool {
-        WebAddress::is_secret(written)
-    }
-    fn read(value: &Value) -> Option<Url> {
-        Self::parse(value.as_str()?)
-    }
-    fn parse(text: &str) -> Option<Url> {
-        WebAddress::parse(text).flatten()
-    }
-    fn write(url: &Url) -> Option<String> {
-        Some(Value::from(shown(url)).to_string())
-    }
-}
+text_kind! { /// An address of the app's own; what it holds of credentials is not shown.
+AppAddress: Url, "the https:// URL of an address of the app's own",
+|text| WebAddress::parse(text).flatten(), |url| shown(url), hidden if WebAddress::is_secret }
 
 /// A URL without what it holds of credentials.
 fn shown(url: &Url) -> String {
@@ -409,13 +393,12 @@ OidcIssuer: String, "an https:// URL, exactly as `iss` in tokens has it",
     (matches!(url.scheme(), "http" | "https") && url.host_str().is_some()).then(|| text.to_owned())
 }, String::clone }
 
-text_kind! { /// Where a service refreshes tokens.
+text_kind! { /// Where a service refreshes tokens; parameters are not shown.
 TokenAddress: Url, "the https:// URL of a token endpoint, without a name and a password",
 |text| {
-    let url: Url = text.parse().ok()?;
-    let is_plain = url.username().is_empty() && url.password().is_none();
-    (matches!(url.scheme(), "http" | "https") && url.has_host() && is_plain).then_some(url)
-}, ToString::to_string }
+    let is_plain = |url: &Url| url.username().is_empty() && url.password().is_none();
+    WebAddress::parse(text).flatten().filter(is_plain)
+}, |url| shown(url), hidden if WebAddress::is_secret }
 
 text_kind! { /// A client of a service.
 ClientId: String, "1 to 255 printable ASCII characters", |text| {

@@ -26,12 +26,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::support::api::Answer;
 use super::support::{Client, Herald};
 use super::user::{ask, auth, authorize, notify, now, request, tab, token};
 
 const CLOUDINARY_SECRET: &str = "a-secret-of-cloudinary";
 const CRISP_KEY: &str = "a-key-of-crisp";
 const API_KEY: &str = "a-key-of-the-backend";
+const TOKEN_KEY: &str = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 /// Rounds of a run of traffic.
 const ROUNDS: usize = 300;
 /// How many things, at most, make Herald ask the third party meanwhile.
@@ -44,10 +46,11 @@ const RECOVERY: Duration = Duration::from_secs(120);
 const NOISE: Duration = Duration::from_millis(400);
 
 /// The third parties, by what their paths begin with.
-const PARTIES: [(&str, &str); 6] = [
+const PARTIES: [(&str, &str); 7] = [
     ("clerk", "/v1/users/"),
     ("cloudinary", "/v1_1/"),
     ("crisp", "/v1/website/"),
+    ("oauth", "/token"),
     ("authorizer", "/authorize"),
     ("dispatch", "/dispatch"),
     ("sentry", "/api/42/"),
@@ -89,6 +92,8 @@ impl Others {
         format!(
             "{}\n[integrations.cloudinary]\ncloud_name = \"demo\"\napi_key = \"1\"\napi_secret = \"{CLOUDINARY_SECRET}\"\napi_url = \"{url}\"\n\
              [integrations.crisp]\nwebsite_id = \"w\"\ntoken_id = \"t\"\ntoken_key = \"k\"\nwebhook_keys = [\"{CRISP_KEY}\"]\napi_url = \"{url}\"\n\
+             [tokens]\nkeys = \"k1:{TOKEN_KEY}\"\n\
+             [integrations.oauth.drive]\ntoken_url = \"{url}/token\"\nclient_id = \"c\"\nclient_secret = \"s\"\n\
              [server]\napi_keys = [\"{API_KEY}\"]\n\
              [dispatch]\nurl = \"{url}/dispatch\"\nsecret = \"whsec_bm90IHJlYWxseSBhIHNlY3JldA==\"\n\
              [sentry]\ndsn = \"{}/42\"\ntraces_sample_rate = 1\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
@@ -109,6 +114,9 @@ impl Others {
 }
 
 async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, body: Bytes) -> Response {
+    if uri.path().starts_with("/v1/plugin/") {
+        return "{}".into_response(); // whether Crisp is well
+    }
     let (party, _) = PARTIES.iter().find(|(_, path)| uri.path().starts_with(path)).unwrap_or_else(|| panic!("{uri}"));
     let hangs = {
         let mut seen = seen.lock();
@@ -141,6 +149,13 @@ async fn answer(State(seen): State<Arc<Mutex<Seen>>>, uri: Uri, body: Bytes) -> 
                 done(said["content"].as_str().unwrap());
             }
             json!({ "error": false, "data": { "is_verified": false } }).to_string().into_response()
+        }
+        "oauth" => {
+            let form: BTreeMap<String, String> = form_urlencoded::parse(&body).into_owned().collect();
+            done(&form["refresh_token"]);
+            let headers = [("Content-Type", "application/json")];
+            (headers, json!({ "access_token": "good", "token_type": "bearer", "expires_in": 3_600 }).to_string())
+                .into_response()
         }
         "dispatch" => {
             let told: Value = serde_json::from_slice(&body).unwrap();
@@ -219,11 +234,14 @@ async fn hook(herald: &Herald, kind: &str, session: &str, mut data: Value) {
     request(herald, "POST", &format!("/webhooks/crisp?key={CRISP_KEY}"), &[], &body).await.ok();
 }
 
+async fn as_backend(herald: &Herald, method: &str, path: &str, body: &Value) -> Answer {
+    let headers = [format!("Authorization: Bearer {API_KEY}"), "Content-Type: application/json".to_owned()];
+    request(herald, method, path, &[&headers[0], &headers[1]], &body.to_string()).await
+}
+
 /// A user's address is known, and Crisp says that it is his conversation.
 async fn has_a_conversation(herald: &Herald) {
-    let headers = [format!("Authorization: Bearer {API_KEY}"), "Content-Type: application/json".to_owned()];
-    let body = r#"{"email":"bob@example.com"}"#;
-    let put = request(herald, "PUT", "/v1/users/user_bob", &[&headers[0], &headers[1]], body).await;
+    let put = as_backend(herald, "PUT", "/v1/users/user_bob", &json!({ "email": "bob@example.com" })).await;
     assert_eq!(put.status, 204, "{}", put.text);
     let verified = json!({ "is_verified": true, "verifications": [{ "identity": "bob@example.com" }] });
     hook(herald, "session:update_verify", "bobs", verified).await;
@@ -247,10 +265,18 @@ async fn provoke(herald: &Herald, party: &str, number: usize) -> Option<String> 
         }
         "crisp" => {
             hook(herald, "message:send", &name, json!({ "type": "text", "from": "user" })).await; // whose is it?
-            let headers = [format!("Authorization: Bearer {API_KEY}"), "Content-Type: application/json".to_owned()];
-            let body = json!({ "user_id": "user_bob", "text": name }).to_string();
-            let sent = request(herald, "POST", "/v1/support/messages", &[&headers[0], &headers[1]], &body).await;
+            let body = json!({ "user_id": "user_bob", "text": name });
+            let sent = as_backend(herald, "POST", "/v1/support/messages", &body).await;
             assert_eq!(sent.status, 202, "{}", sent.text);
+            Some(name)
+        }
+        "oauth" => {
+            let path = format!("/v1/users/user_{name}/integrations/drive");
+            let body =
+                json!({ "access_token": "old", "refresh_token": name, "token_expires_at": "2026-01-01T00:00:00Z" });
+            assert_eq!(as_backend(herald, "PUT", &path, &body).await.status, 200);
+            let answer = as_backend(herald, "POST", &format!("{path}/token"), &json!({})).await;
+            assert!(matches!(answer.status, 200 | 503), "{}", answer.text);
             Some(name)
         }
         "dispatch" => {

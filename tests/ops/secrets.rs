@@ -44,6 +44,7 @@ const PUBLIC: &[&str] = &[
     "HERALD_AUTH_PUBLISHABLE_KEY",
     "HERALD_INTEGRATIONS_CLOUDINARY_API_KEY",
     "HERALD_INTEGRATIONS_CRISP_TOKEN_ID",
+    "HERALD_INTEGRATIONS_OAUTH_NAME_TOKEN_URL",
     "HERALD_TLS_KEY",
     "HERALD_TOKENS_ALGORITHM",
     "HERALD_TOKENS_STRICT",
@@ -78,6 +79,8 @@ fn marked(dead: SocketAddr, dsn: &str) -> BTreeMap<&'static str, String> {
         ("HERALD_INTEGRATIONS_CRISP_SIGNING_SECRETS", text("crisp-signing")),
         ("HERALD_INTEGRATIONS_CRISP_WEBHOOK_KEYS", text("crisp-webhook")),
         ("HERALD_INTEGRATIONS_CRISP_IDENTITY_SECRET", text("crisp-identity")),
+        ("HERALD_INTEGRATIONS_OAUTH_NAME_CLIENT_SECRET", text("oauth")),
+        ("HERALD_INTEGRATIONS_OAUTH_NAME_OTHER_CLIENT_SECRET", text("oauth-other")),
         ("HERALD_SENTRY_DSN", dsn.to_owned()),
         ("HERALD_TOKENS_KEYS", format!("k1:{}", key())),
     ])
@@ -223,6 +226,8 @@ fn talkative(variables: &BTreeMap<&str, String>) -> Setup {
     let setup =
         setup.env("HERALD_LOG_LEVEL", "trace").env("HERALD_SHUTDOWN_DELAY", "0s").env("HERALD_SHUTDOWN_DRAIN", "0s");
     let setup = setup.env("CRISP_WEBSITE_ID", "website").env("CRISP_TOKEN_ID", "token");
+    let setup = setup.env("HERALD_INTEGRATIONS_OAUTH_NAME_CLIENT_ID", "client");
+    let setup = setup.env("HERALD_INTEGRATIONS_OAUTH_NAME_TOKEN_URL", "http://127.0.0.1:1/token");
     let setup = setup.env("SENTRY_TRACES_SAMPLE_RATE", "1").env("SENTRY_SEND_PII", "true");
     setup.app(App::new("app-id", "app-key", &variables["HERALD_APP_SECRET"]))
 }
@@ -352,6 +357,19 @@ async fn have_others_asked(herald: &Running, secrets: &BTreeMap<&str, String>, e
         let path = format!("/webhooks/crisp?key={}", secrets["HERALD_INTEGRATIONS_CRISP_WEBHOOK_KEYS"]);
         said.answer("Crisp's hook", &send(herald, "POST", &path, &[], &hook).await);
     }
+    // A service refreshes a user's tokens, which are secrets too.
+    let tokens = json!({
+        "access_token": format!("access-{MARK}"), "refresh_token": format!("refresh-{MARK}"), "token_expires_at": "2026-01-01T00:00:00Z",
+    });
+    let backend = [bearer(&secrets["HERALD_API_KEYS"]), "Content-Type: application/json".to_owned()];
+    let path = "/v1/users/user_ann/integrations/name";
+    let put = send(herald, "PUT", &format!("{path}?app=app-id"), &backend, &tokens.to_string()).await;
+    assert_eq!(put.status, 200, "{put:?}");
+    said.answer("an account", &put);
+    for _ in 0..6 {
+        said.answer("a token", &send(herald, "POST", &format!("{path}/token?app=app-id"), &backend, "{}").await);
+        said.answer("accounts", &send(herald, "GET", "/v1/integrations?app=app-id", slice::from_ref(&user), "").await);
+    }
     // Clerk tells of a user, in a form that is right and in one that is not.
     for body in [
         json!({ "type": "user.created", "object": "event", "data": { "id": "user_bob" }, "timestamp": now() }),
@@ -367,9 +385,15 @@ async fn have_others_asked(herald: &Running, secrets: &BTreeMap<&str, String>, e
     // The app's backend is told what to send, and of channels.
     let body = json!({ "to": { "user_ids": ["user_ann"] }, "type": "a", "title": "t" }).to_string();
     said.answer("a notification", &herald.api().post("/notifications", &body).await);
-    for (part, times) in
-        [("/v1/users/", 4), ("/authorize", 6), ("/destroy", 2), ("/v1/website/", 4), ("/dispatch", 2), ("/hooks", 2)]
-    {
+    for (part, times) in [
+        ("/v1/users/", 4),
+        ("/authorize", 6),
+        ("/destroy", 2),
+        ("/v1/website/", 4),
+        ("/token", 2),
+        ("/dispatch", 2),
+        ("/hooks", 2),
+    ] {
         echo.asked_for(part, times).await;
     }
 }
@@ -396,6 +420,7 @@ async fn no_secret_comes_out_whatever_goes_wrong() {
             .config(&file)
             .env("HERALD_LIMITS_FAILED_AUTH", "off")
             .env("HERALD_INTEGRATIONS_APP", "app-id")
+            .env("HERALD_INTEGRATIONS_OAUTH_NAME_TOKEN_URL", &format!("http://{there}/token?token=query-{MARK}"))
     };
     let mut said = Said::default();
     let checked = setup().args(["check"]).run().await;
