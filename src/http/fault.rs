@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::body::{Body, Bytes};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header, request};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::{IntoResponses, ToSchema};
@@ -12,7 +13,9 @@ use uuid::Uuid;
 
 use super::error::{ApiError, Refusal};
 use super::limits::Exceeded;
+use super::pusher::body;
 use crate::accounts::AccountError;
+use crate::parts::Parts;
 use crate::store::StoreError;
 
 /// After how long another try makes sense when something is away.
@@ -238,6 +241,18 @@ impl Fault {
             _ => return None,
         })
     }
+}
+
+/// The body of a request to Herald's own API, of at most so many bytes.
+///
+/// # Errors
+/// [`Fault::TooLarge`] and [`Fault::BodyIncomplete`].
+pub async fn read_body(parts: &Parts, head: &request::Parts, body: Body, most: usize) -> Result<Bytes, Fault> {
+    let body = body::read(head, body, most, parts.config.server.request_timeout).await;
+    body.map_err(|error| match error {
+        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
+        _ => Fault::BodyIncomplete,
+    })
 }
 
 const fn backend_code(status: StatusCode) -> &'static str {

@@ -16,8 +16,7 @@ use metrics::Histogram;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::error::ApiError;
-use super::fault::{Fault, Refused};
+use super::fault::{Fault, Refused, read_body};
 use super::limits::{Policy, by_address, tell};
 use super::pusher::body;
 use super::user::cross_origin;
@@ -85,11 +84,7 @@ pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Resul
         body::swallow(&head, body).await;
         return Err(Fault::MediaType(READ));
     }
-    let within = parts.config.server.request_timeout;
-    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(&parts, &head, body, MAX_BYTES).await?;
     for (histogram, value) in read(&body)? {
         histogram.record(value);
     }

@@ -8,8 +8,7 @@ use axum::http::request;
 use serde::de::DeserializeOwned;
 
 use crate::apps::{App, Metered};
-use crate::http::error::ApiError;
-use crate::http::fault::Fault;
+use crate::http::fault::{Fault, read_body};
 use crate::http::limits::{self, Caller, Policy, within};
 use crate::http::pusher::auth::Signed;
 use crate::http::pusher::body;
@@ -73,11 +72,7 @@ impl FromRequest<Arc<Parts>> for Backend {
             values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let in_path = values.iter().find(|(name, _)| name == "app_id").map(|(_, id)| id.as_str());
         let app = app(parts, &head, in_path)?;
-        let body = body::read(&head, body, MAX_BYTES, parts.config.server.request_timeout).await;
-        let body = body.map_err(|error| match error {
-            ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-            _ => Fault::BodyIncomplete,
-        })?;
+        let body = read_body(parts, &head, body, MAX_BYTES).await?;
         limits::count(parts, &head.extensions, Policy::Servers, Caller::App(app.id())).await?;
         if head.method == axum::http::Method::GET {
             within(parts, &app, Metered::Reads, 1).await?;

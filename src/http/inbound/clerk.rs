@@ -8,9 +8,7 @@ use axum::extract::{Request, State};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::error::ApiError;
-use crate::http::fault::{Fault, Refused};
-use crate::http::pusher::body;
+use crate::http::fault::{Fault, Refused, read_body};
 use crate::integrations::clerk::webhook;
 use crate::parts::Parts;
 use crate::store::people::{Applied, Inbound};
@@ -42,11 +40,7 @@ impl Default for Received {
 )]
 pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Received>, Fault> {
     let (head, body) = request.into_parts();
-    let within = parts.config.server.request_timeout;
-    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(&parts, &head, body, MAX_BYTES).await?;
     let now = Timestamp::now();
     let (seconds, millis) = (now.as_micros() / 1_000_000, now.as_micros() / 1_000);
     let secrets = parts.config.auth.webhook_secret.as_ref().ok_or(Fault::NotFound)?;

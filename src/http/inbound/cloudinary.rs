@@ -8,9 +8,7 @@ use data_encoding::HEXLOWER;
 use sha2::{Digest as _, Sha256};
 
 use super::clerk::Received;
-use crate::http::error::ApiError;
-use crate::http::fault::{Fault, Refused};
-use crate::http::pusher::body;
+use crate::http::fault::{Fault, Refused, read_body};
 use crate::integrations::cloudinary::notification;
 use crate::parts::Parts;
 use crate::store::files::FileEvent;
@@ -32,11 +30,7 @@ const MAX_BYTES: usize = 1024 * 1024;
 )]
 pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Received>, Fault> {
     let (head, body) = request.into_parts();
-    let within = parts.config.server.request_timeout;
-    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(&parts, &head, body, MAX_BYTES).await?;
     let now = Timestamp::now();
     let seconds = u64::try_from(now.as_micros() / 1_000_000).unwrap_or_default();
     let cloudinary = parts.cloudinary.as_ref().ok_or(Fault::NotFound)?;

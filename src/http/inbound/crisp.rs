@@ -10,9 +10,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use utoipa::ToSchema;
 
-use crate::http::error::ApiError;
-use crate::http::fault::{Fault, Refused};
-use crate::http::pusher::body;
+use crate::http::fault::{Fault, Refused, read_body};
 use crate::integrations::crisp::hook::{self, Hook, Unreadable};
 use crate::integrations::crisp::lookup::Lookup;
 use crate::integrations::crisp::{Crisp, news};
@@ -42,11 +40,7 @@ pub struct Taken {}
 )]
 pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Result<Json<Taken>, Fault> {
     let (head, body) = request.into_parts();
-    let within = parts.config.server.request_timeout;
-    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(&parts, &head, body, MAX_BYTES).await?;
     let now = Timestamp::now();
     let now_ms = now.as_micros() / 1_000;
     let crisp = parts.crisp.as_ref().ok_or(Fault::NotFound)?;

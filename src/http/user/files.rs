@@ -14,8 +14,7 @@ use utoipa::ToSchema;
 
 use super::inbox::{invalid, uuid};
 use super::{caller, cursor};
-use crate::http::error::ApiError;
-use crate::http::fault::{Fault, Refused};
+use crate::http::fault::{Fault, Refused, read_body};
 use crate::http::inbound;
 use crate::http::pusher::body;
 use crate::integrations::cloudinary::notification::of_answer;
@@ -234,11 +233,7 @@ async fn begin(parts: &Parts, request: Request) -> Result<(String, axum::http::r
 
 async fn begin_with(parts: &Parts, request: Request) -> Result<(String, Map<String, Value>), Fault> {
     let (head, body) = request.into_parts();
-    let within = parts.config.server.request_timeout;
-    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(parts, &head, body, MAX_BYTES).await?;
     let user = caller::served(parts, &head).await?.user;
     if body.is_empty() {
         return Ok((user, Map::new()));

@@ -6,9 +6,7 @@ use axum::http::{header, request};
 use herald_protocol::SocketId;
 use serde_json::{Map, Value};
 
-use crate::http::error::ApiError;
-use crate::http::fault::Fault;
-use crate::http::pusher::body;
+use crate::http::fault::{Fault, read_body};
 use crate::parts::Parts;
 
 /// The largest body.
@@ -57,11 +55,7 @@ impl Channels {
 /// # Errors
 /// See [`Form::parse`].
 pub async fn read(parts: &Parts, head: &request::Parts, body: Body) -> Result<Form, Fault> {
-    let within = parts.config.server.request_timeout;
-    let body = body::read(head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(parts, head, body, MAX_BYTES).await?;
     let content_type = head.headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     Form::parse(content_type, &body)
 }

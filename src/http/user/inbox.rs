@@ -14,8 +14,7 @@ use uuid::Uuid;
 
 use super::{caller, cursor};
 use crate::apps::App;
-use crate::http::error::ApiError;
-use crate::http::fault::{Fault, Refused};
+use crate::http::fault::{Fault, Refused, read_body};
 use crate::http::pusher::body;
 use crate::identity::Identity;
 use crate::notifications::Notifications;
@@ -72,11 +71,7 @@ pub(super) async fn begin(parts: &Parts, request: Request) -> Result<(Mine, axum
 /// A request with its body as JSON.
 pub(super) async fn begin_with(parts: &Parts, request: Request) -> Result<(Mine, Map<String, Value>), Fault> {
     let (head, body) = request.into_parts();
-    let within = parts.config.server.request_timeout;
-    let body = body::read(&head, body, MAX_BYTES, within).await.map_err(|error| match error {
-        ApiError::BodyTooLarge(limit) => Fault::TooLarge(limit),
-        _ => Fault::BodyIncomplete,
-    })?;
+    let body = read_body(parts, &head, body, MAX_BYTES).await?;
     let mine = Mine::of(parts, &head).await?;
     let object = serde_json::from_slice(&body).map_err(|_| invalid("the body must be a JSON object"))?;
     Ok((mine, object))
