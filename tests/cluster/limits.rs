@@ -1,5 +1,8 @@
 //! An app's limits hold over all its nodes.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -8,7 +11,7 @@ use crate::nodes::{IMPATIENT, Nodes};
 use crate::postgres::Postgres;
 use crate::proxy::{Proxy, Way};
 use crate::redis::Redis;
-use crate::support::{Client, DEADLINE, Herald};
+use crate::support::{App, Client, DEADLINE, Herald};
 use crate::user::{ask, auth};
 
 over_both! {
@@ -100,6 +103,49 @@ async fn fifty_callers_on_two_nodes_get_exactly_what_the_limit_allows(url: &str)
     for node in &*nodes {
         assert!(node.metrics().await.contains("herald_rate_limit_redis_errors_total 0"));
     }
+}
+
+#[tokio::test]
+async fn no_limit_is_ever_remembered_without_an_end() {
+    let (database, redis) = (Postgres::start().await, Redis::start());
+    let limits = "inbox_reads = \"5/s\"\nfailed_auth = \"7/s\"\nconnections = \"9/s\"\nservers = \"3/s\"";
+    let config = with_inboxes(&database, &format!("{limits}\n[[apps]]\nlimits.events_per_second = 4"));
+    let mut nodes = Nodes::start(&redis.url(), 2, &config).await;
+    let keys =
+        || -> Vec<String> { redis.cli(&["--scan", "--pattern", "*:rate:*"]).lines().map(str::to_owned).collect() };
+    let mut seen = BTreeSet::new();
+    let mut look = || {
+        for key in keys() {
+            let left = redis.cli(&["PTTL", &key]);
+            assert_ne!(left.trim(), "-1", "{key} stays for ever");
+            seen.insert(key);
+        }
+    };
+    for round in 0..10 {
+        let event = json!({ "name": "e", "channel": "news", "data": "" });
+        let wrong = App::new("app-id", "app-key", "wrong");
+        let alive = if round > 5 { 1 } else { 2 };
+        let each = nodes.iter().take(alive).map(|node| async {
+            ask(node, "ann", "GET", "/v1/inbox/counts", &Value::Null).await;
+            node.api().events(&event).await;
+            node.api_of(&wrong).events(&event).await;
+            node.api().get("/notifications/none", &[]).await;
+            node.open(PATH).await
+        });
+        let clients = join_all(each).await;
+        look();
+        drop(clients);
+        if round == 5 {
+            nodes[1].kill(); // in the midst of it
+        }
+    }
+    assert!(seen.len() >= 4, "there was something to look at: {seen:?}");
+    let gone = async {
+        while !redis.cli(&["--scan", "--pattern", "*:rate:*"]).trim().is_empty() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(DEADLINE, gone).await.expect("they go by themselves");
 }
 
 #[tokio::test]
