@@ -10,6 +10,7 @@ mod clerk;
 mod cloudinary;
 mod crisp;
 mod database;
+mod oauth;
 mod redis;
 mod sentry;
 mod server;
@@ -49,6 +50,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("cloudinary", |patient| Box::pin(cloudinary::check(patient))),
     ("crisp", |patient| Box::pin(crisp::check(patient))),
     ("sentry", |patient| Box::pin(sentry::check(patient))),
+    ("oauth", |patient| Box::pin(oauth::check(patient))),
 ];
 
 type Check = for<'a> fn(&'a Patient) -> BoxFuture<'a, Findings>;

@@ -367,6 +367,21 @@ async fn a_sentry_that_cannot_be_reached_is_found() {
 }
 
 #[tokio::test]
+async fn a_token_endpoint_that_cannot_be_reached_is_found() {
+    let url = stand_in(|_| (405, String::new()), "", None).await;
+    let at = |url: &str| {
+        let setup = Setup::new().env("HERALD_INTEGRATIONS_OAUTH_DRIVE_TOKEN_URL", &format!("{url}/token"));
+        let setup = setup.env("HERALD_INTEGRATIONS_OAUTH_DRIVE_CLIENT_ID", "client");
+        setup.env("HERALD_INTEGRATIONS_OAUTH_DRIVE_CLIENT_SECRET", "hush")
+    };
+    let found = doctor(at(&url), &[]).await;
+    found.says("ok", "oauth", "of drive answers").says("WRONG", "oauth", "no key to encrypt");
+    let whole = at(&url).env("HERALD_TOKEN_KEYS", &format!("k1:{}=", "A".repeat(43)));
+    doctor(whole, &[]).await.has_no("WRONG");
+    doctor(at("http://127.0.0.1:1"), &[]).await.says("WRONG", "oauth", "of drive cannot be asked").has_no("hush");
+}
+
+#[tokio::test]
 async fn tokens_whose_key_is_missing_are_found_while_the_server_runs() {
     let folder = crate::keys::database().await;
     let setup = |keys: &str| crate::keys::setup(&folder, keys);
