@@ -283,9 +283,9 @@ options! {
         auth: Option<Quota> = quota(1_200, 60), as QuotaOrOff;
         /// Requests with a wrong token, key or signature from an address (of IPv6, from a network /64). The right ones are served all the same.
         failed_auth: Option<Quota> = quota(300, 60), as QuotaOrOff;
-        /// What a user reads of inbox, preferences and topics.
+        /// What a user reads: inbox, preferences, topics, files, connected services.
         inbox_reads: Option<Quota> = quota(600, 60), as QuotaOrOff;
-        /// What a user changes there.
+        /// What a user changes of inbox, preferences and topics.
         inbox_writes: Option<Quota> = quota(300, 60), as QuotaOrOff;
         /// Signatures for uploads that a user asks for.
         file_signatures: Option<Quota> = quota(30, 3_600), as QuotaOrOff;

@@ -34,9 +34,9 @@ pub enum Policy {
     Auth,
     /// Requests with a wrong token, key or signature, by address.
     FailedAuth,
-    /// What is read of inboxes, preferences and topics, by user.
+    /// What is read of inboxes, preferences, topics and whatever else pages show, by user.
     InboxReads,
-    /// What is changed there, by user.
+    /// What is changed of inboxes, preferences and topics, by user.
     InboxWrites,
     /// Signatures for uploads, by user.
     FileSignatures,

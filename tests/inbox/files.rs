@@ -17,8 +17,8 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use super::support::Herald;
 use super::support::api::Answer;
-use super::support::{DEADLINE, Herald};
 use super::user::{CLERK_SECRET, ask, auth, now, request, tab, webhook};
 
 const SECRET: &str = "TESTSECRET_abcdEFGH-1234_xyz";
@@ -161,14 +161,6 @@ async fn list(herald: &Herald, user: &str) -> Vec<Value> {
     ask(herald, user, "GET", "/v1/files", &Value::Null).await.ok()["items"].as_array().unwrap().clone()
 }
 
-async fn logged(herald: &Herald, text: &str) {
-    let start = tokio::time::Instant::now();
-    while !herald.has_logged(text) {
-        assert!(start.elapsed() < DEADLINE, "{text:?} is logged, in time");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test]
 async fn an_upload_is_signed_into_the_users_own_folder_and_nowhere_else() {
     let api = Api::start(Mood::Well).await;
@@ -215,7 +207,7 @@ async fn an_upload_is_signed_into_the_users_own_folder_and_nowhere_else() {
     let empty = sign(&herald, "user_ann", &Value::Null).await;
     assert_eq!(empty.status, 200, "nothing need be chosen: {}", empty.text);
     assert_eq!(request(&herald, "POST", "/v1/files/signature", &[], "{}").await.status, 401);
-    logged(&herald, "Cloudinary is on").await;
+    herald.logged("Cloudinary is on").await;
     assert!(!herald.has_logged(SECRET));
 }
 
@@ -443,7 +435,7 @@ async fn a_deleted_users_files_are_deleted_at_cloudinary() {
 #[tokio::test]
 async fn without_cloudinary_there_are_none_of_its_addresses() {
     let herald = Herald::start(&auth("")).await;
-    logged(&herald, "Cloudinary is off").await;
+    herald.logged("Cloudinary is off").await;
     for (method, path) in [
         ("POST", "/v1/files/signature"),
         ("POST", "/api/cloudinary/signature"),

@@ -46,19 +46,18 @@ pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
         for path in ["/v1/files/signature", "/api/cloudinary/signature"] {
             router = router.route(&format!("{prefix}{path}"), sign.clone().fallback(only("POST, OPTIONS")));
         }
-        let all = get(files::list).post(files::report).layer(Extension(Policy::Default));
+        let all = post(files::report).layer(Extension(Policy::Default)).get(files::list);
         let one = delete(files::delete).layer(Extension(Policy::Default));
         router = router
             .route(&format!("{prefix}/v1/files"), all.fallback(only("GET, POST, OPTIONS")))
             .route(&format!("{prefix}/v1/files/{{id}}"), one.fallback(only("DELETE, OPTIONS")));
     }
-    let all = get(integrations::list).layer(Extension(Policy::Default));
     let one = delete(integrations::delete).layer(Extension(Policy::Default));
     router = router
-        .route(&format!("{prefix}/v1/integrations"), all.fallback(only("GET, OPTIONS")))
+        .route(&format!("{prefix}/v1/integrations"), get(integrations::list).fallback(only("GET, OPTIONS")))
         .route(&format!("{prefix}/v1/integrations/{{service}}"), one.fallback(only("DELETE, OPTIONS")));
     if parts.crisp.is_some() {
-        let identity = get(support::identity).layer(Extension(Policy::Default));
+        let identity = get(support::identity);
         router = router.route(&format!("{prefix}/v1/support/identity"), identity.fallback(only("GET, OPTIONS")));
     }
     let item = get(inbox::show).patch(inbox::change).delete(inbox::delete);

@@ -322,6 +322,16 @@ impl Herald {
         self.log.lock().unwrap().contains(text)
     }
 
+    /// Waits until a line with this text was written to the log.
+    pub(crate) async fn logged(&self, text: &str) {
+        let written = async {
+            while !self.has_logged(text) {
+                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            }
+        };
+        assert!(tokio::time::timeout(DEADLINE, written).await.is_ok(), "{text:?} is logged, in time");
+    }
+
     /// The value of a metric without labels; the configuration must have a `[metrics]` listener.
     pub(crate) async fn metric(&self, name: &str) -> u64 {
         let page = self.metrics().await;
