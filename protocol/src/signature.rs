@@ -33,9 +33,15 @@ impl Secret {
     /// Signs `message`: 64 lower-case hex digits.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> String {
+        hex(&self.mac(message))
+    }
+
+    /// The same as bytes.
+    #[must_use]
+    pub fn mac(&self, message: &[u8]) -> [u8; 32] {
         let mut mac = self.keyed.clone();
         mac.update(message);
-        hex(&mac.finalize().into_bytes())
+        mac.finalize().into_bytes().into()
     }
 
     /// Whether `signature` is what [`Secret::sign`] makes of `message`, compared in constant time. Upper-case digits do not match.

@@ -2,13 +2,11 @@
 
 use super::{Findings, Patient};
 use crate::integrations::cloudinary::Cloudinary;
-use crate::outgoing::Outgoing;
 use crate::outgoing::problem::CallProblem;
 
 pub(super) async fn check(patient: &Patient) -> Findings {
     let mut findings = Findings::default();
-    let Ok(outgoing) = Outgoing::new() else { return findings };
-    let Some(cloudinary) = Cloudinary::new(patient.config(), &outgoing) else { return findings };
+    let Some(cloudinary) = Cloudinary::new(patient.config(), &patient.outgoing) else { return findings };
     match cloudinary.ping().await {
         Ok(()) => findings.ok(format!("the cloud {:?} takes the key", cloudinary.account().cloud_name)),
         Err(CallProblem::Status(status)) if status.as_u16() == 401 => findings.wrong(

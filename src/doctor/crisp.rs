@@ -2,20 +2,12 @@
 
 use super::{Findings, Patient};
 use crate::integrations::crisp::Crisp;
-use crate::outgoing::Outgoing;
 use crate::outgoing::problem::CallProblem;
 
 pub(super) async fn check(patient: &Patient) -> Findings {
     let mut findings = Findings::default();
     let options = &patient.config().integrations.crisp;
-    let outgoing = match Outgoing::new() {
-        Ok(outgoing) => outgoing,
-        Err(error) => {
-            findings.wrong(format!("Crisp cannot be asked: {error:#}"), "look at the machine's certificates");
-            return findings;
-        }
-    };
-    let Some(crisp) = Crisp::of(options, &outgoing) else { return findings };
+    let Some(crisp) = Crisp::of(options, &patient.outgoing) else { return findings };
     match (crisp.service(), crisp.ping().await) {
         (None, _) => findings.hint(
             "no token for the REST API: where a hook does not say whose a conversation is, its replies reach nobody, and backends cannot write",

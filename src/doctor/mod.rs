@@ -26,7 +26,8 @@ use serde::Serialize;
 use url::{Host, Url};
 
 use crate::config::{Config, Loaded};
-use crate::outgoing::{self, address::NamedBy};
+use crate::outgoing::address::NamedBy;
+use crate::outgoing::{self, Outgoing};
 
 /// How long a check may take.
 pub const WITHIN: Duration = Duration::from_secs(5);
@@ -105,6 +106,8 @@ pub struct Patient {
     /// Where the world reaches it, by the command line or the configuration.
     public: Option<Url>,
     client: reqwest::Client,
+    /// For those who have their own way to ask.
+    outgoing: Outgoing,
     /// By how many seconds the clocks of others are ahead.
     clocks: Mutex<BTreeMap<String, i64>>,
 }
@@ -127,7 +130,7 @@ impl Patient {
         let client = outgoing::builder(NamedBy::Operator).timeout(ANSWER).tls_info(true).build()?;
         let configured = loaded.config.server.public_url.as_deref();
         let public = url.or_else(|| configured.and_then(|url| url.parse().ok()));
-        Ok(Self { loaded, public, client, clocks: Mutex::default() })
+        Ok(Self { loaded, public, client, outgoing: Outgoing::new()?, clocks: Mutex::default() })
     }
 
     fn config(&self) -> &Config {

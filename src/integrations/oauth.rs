@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use data_encoding::BASE64;
 use form_urlencoded::byte_serialize;
 use herald_protocol::Secret;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE};
 use serde::Deserialize;
 use serde_json::Value;
 use url::Url;
@@ -163,22 +162,17 @@ impl Endpoint {
                 .header(ACCEPT, "application/json")
                 .body(String::clone(&body));
             match way {
-                Way::Basic => request.header(AUTHORIZATION, self.basic(secret)),
+                // The standard has both encoded as in a form.
+                Way::Basic => request.basic_auth(encoded(&self.client_id), Some(encoded(secret.expose()))),
                 Way::Form => request,
             }
         };
         self.service.send(request, LIMITS, Retry::Never).await
     }
+}
 
-    fn basic(&self, secret: &Secret) -> HeaderValue {
-        let encoded = |text: &str| byte_serialize(text.as_bytes()).collect::<String>();
-        let pair = Zeroizing::new(format!("{}:{}", encoded(&self.client_id), encoded(secret.expose())));
-        let text = Zeroizing::new(format!("Basic {}", BASE64.encode(pair.as_bytes())));
-        // Base64 has no character that a header may not have.
-        let mut value = HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static(""));
-        value.set_sensitive(true);
-        value
-    }
+fn encoded(text: &str) -> String {
+    byte_serialize(text.as_bytes()).collect()
 }
 
 fn read(answered: Result<Answer, CallError>) -> Result<Granted, NotGranted> {

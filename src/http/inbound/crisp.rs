@@ -16,7 +16,6 @@ use crate::integrations::crisp::lookup::Lookup;
 use crate::integrations::crisp::{Crisp, news};
 use crate::parts::Parts;
 use crate::store::people::Inbound;
-use crate::store::support::SupportEvent;
 use crate::store::tasks::{NewTask, TaskKind};
 use crate::store::time::Timestamp;
 
@@ -52,25 +51,17 @@ pub async fn receive(State(parts): State<Arc<Parts>>, request: Request) -> Resul
     match hook::read(&body, &crisp.website_id, &event_id, now_ms) {
         Err(error @ Unreadable::Website) => return Err(Fault::HookRefused(error.to_string())),
         Err(error) => tracing::warn!(%error, event_id, "a hook of Crisp's is ignored"),
-        Ok(Hook { kind, event: None, .. }) => {
-            tracing::debug!(event_id, kind, "a hook of Crisp's says nothing that is kept")
-        }
-        Ok(Hook { kind, event: Some(event), news, asks }) => {
-            let read = Hook { kind, event: None, news, asks };
-            apply(&parts, crisp, &event_id, &event, read, now).await?;
-        }
+        Ok(hook) => apply(&parts, crisp, &event_id, hook, now).await?,
     }
     Ok(Json(Taken {}))
 }
 
-async fn apply(
-    parts: &Parts,
-    crisp: &Crisp,
-    event_id: &str,
-    event: &SupportEvent,
-    Hook { kind, news, asks, .. }: Hook,
-    now: Timestamp,
-) -> Result<(), Fault> {
+async fn apply(parts: &Parts, crisp: &Crisp, event_id: &str, hook: Hook, now: Timestamp) -> Result<(), Fault> {
+    let Hook { kind, event, news, asks } = hook;
+    let Some(event) = event else {
+        tracing::debug!(event_id, kind, "a hook of Crisp's says nothing that is kept");
+        return Ok(());
+    };
     let notifications = parts.notifications()?;
     let inbound = Inbound { source: "crisp", event_id, kind: &kind };
     let lookup = Lookup { session: event.session.clone(), news, since: now.as_micros() };
@@ -78,7 +69,7 @@ async fn apply(
     let dedupe_key = lookup.news.as_ref().map_or(event_id, |news| &news.transaction_id);
     let task = NewTask { kind: TaskKind::SupportLookup, dedupe_key, user: None, payload: &payload, available_at: now };
     let task = (asks && crisp.service().is_some()).then_some(&task);
-    let user = notifications.store.apply_to_support(&crisp.website_id, &inbound, event, task, now).await?;
+    let user = notifications.store.apply_to_support(&crisp.website_id, &inbound, &event, task, now).await?;
     tracing::debug!(event_id, kind, "a hook of Crisp's was received");
     if let (Some(user), Some(news)) = (user, &lookup.news) {
         news::tell(notifications, parts.config.integrations_app(), &user, news, now).await?;

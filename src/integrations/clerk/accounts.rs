@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -92,10 +91,6 @@ impl Users {
         let body = json!({ "public_metadata": { of: data } }).to_string();
         let request = |client: &reqwest::Client| client.patch(&url).headers(self.headers.clone()).body(body.clone());
         service.send(request, LIMITS, Retry::Never).await
-    }
-
-    fn url_of(&self, user: &str) -> String {
-        format!("{}/{}", self.url, utf8_percent_encode(user, NON_ALPHANUMERIC))
     }
 }
 

@@ -36,7 +36,7 @@ const DEVELOPMENT: usize = 5;
 /// See the module.
 #[derive(Debug)]
 pub struct Users {
-    pub(super) url: String,
+    url: String,
     pub(super) headers: HeaderMap,
     pub(super) service: Arc<Service>,
     limiter: Limiter,
@@ -92,6 +92,11 @@ impl Users {
         fetched.map_err(|error: Arc<Unanswered>| (*error).clone())
     }
 
+    /// Where a user is.
+    pub(super) fn url_of(&self, id: &str) -> String {
+        format!("{}/{}", self.url, utf8_percent_encode(id, NON_ALPHANUMERIC))
+    }
+
     /// Counts a call.
     pub(super) fn admit(&self) -> Result<(), Unanswered> {
         self.limiter.admit(1).map_err(|_| Unanswered("as many calls as may be were made just now".to_owned()))
@@ -99,7 +104,7 @@ impl Users {
 
     async fn fetch(&self, id: &str) -> Result<Option<User>, Unanswered> {
         self.admit()?;
-        let url = format!("{}/{}", self.url, utf8_percent_encode(id, NON_ALPHANUMERIC));
+        let url = self.url_of(id);
         let request = |client: &reqwest::Client| client.get(&url).headers(self.headers.clone());
         let limits = Limits { within: WITHIN, bytes: MAX_BYTES };
         let answer = self.service.send(request, limits, Retry::Never).await;

@@ -1,7 +1,7 @@
 //! What the chat on a user's page needs to know (section 3.2): who it is, with a signature that shows it to Crisp, and which conversation is theirs on
 //! every device.
 
-use data_encoding::{BASE64URL_NOPAD, HEXLOWER};
+use data_encoding::BASE64URL_NOPAD;
 use herald_protocol::Secret;
 
 /// The signature of an address: over it exactly as the chat is told it, capital letters and all.
@@ -13,9 +13,7 @@ pub fn sign(email: &str, secret: &Secret) -> String {
 /// What the user's conversation is found by. Whoever knows it reads the conversation, so that nobody can guess it without the server's key.
 #[must_use]
 pub fn token_id(user: &str, key: &Secret) -> String {
-    let mac = key.sign(format!("crisp-token|{user}").as_bytes());
-    // It is hexadecimal, always.
-    BASE64URL_NOPAD.encode(&HEXLOWER.decode(mac.as_bytes()).unwrap_or_default())
+    BASE64URL_NOPAD.encode(&key.mac(format!("crisp-token|{user}").as_bytes()))
 }
 
 #[cfg(test)]
