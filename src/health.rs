@@ -211,7 +211,10 @@ async fn check(service: Service, parts: Arc<Parts>) -> Outcome {
         },
         Service::Crisp => match &parts.crisp {
             None => Outcome::NOT_CONFIGURED,
-            Some(crisp) => of_call(crisp.ping().await),
+            Some(crisp) => match &crisp.rest {
+                None => Outcome::OK, // nothing is asked of it
+                Some(rest) => of_call(rest.ping().await),
+            },
         },
         Service::Sentry => match &parts.config.sentry.dsn {
             None => Outcome::NOT_CONFIGURED,

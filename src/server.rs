@@ -124,18 +124,10 @@ pub async fn run(
         notifications.work(Destroyer { cloudinary: Arc::clone(cloudinary), store });
     }
     let crisp = Crisp::new(&config, &outgoing).map(Arc::new);
-    if let (Some(notifications), Some(crisp)) = (&notifications, &crisp)
-        && let Some(service) = crisp.service()
-    {
-        let app = config.integrations_app().to_owned();
-        notifications.work(Asker {
-            crisp: Arc::clone(crisp),
-            notifications: Arc::clone(notifications),
-            app,
-            service: Arc::clone(service),
-        });
-        let (crisp, store) = (Arc::clone(crisp), Arc::clone(&notifications.store));
-        notifications.work(Sender { crisp, store, service: Arc::clone(service) });
+    if let (Some(notifications), Some(rest)) = (&notifications, crisp.as_ref().and_then(|crisp| crisp.rest.as_ref())) {
+        let (store, app) = (Arc::clone(&notifications.store), config.integrations_app().to_owned());
+        notifications.work(Asker { rest: Arc::clone(rest), notifications: Arc::clone(notifications), app });
+        notifications.work(Sender { rest: Arc::clone(rest), store });
     }
     if let Some(notifications) = notifications.as_ref().filter(|_| identity.is_some()) {
         notifications.greet();

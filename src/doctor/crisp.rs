@@ -8,20 +8,24 @@ pub(super) async fn check(patient: &Patient) -> Findings {
     let mut findings = Findings::default();
     let options = &patient.config().integrations.crisp;
     let Some(crisp) = Crisp::of(options, &patient.outgoing) else { return findings };
-    match (crisp.service(), crisp.ping().await) {
-        (None, _) => findings.hint(
+    let asked = match &crisp.rest {
+        None => None,
+        Some(rest) => Some(rest.ping().await),
+    };
+    match asked {
+        None => findings.hint(
             "no token for the REST API: where a hook does not say whose a conversation is, its replies reach nobody, and backends cannot write",
             "docs/support.md: CRISP_TOKEN_ID and CRISP_TOKEN_KEY",
         ),
-        (Some(_), Ok(())) => findings.ok("its REST API takes the token"),
-        (Some(_), Err(CallProblem::Status(status))) if status.is_client_error() => findings.wrong(
+        Some(Ok(())) => findings.ok("its REST API takes the token"),
+        Some(Err(CallProblem::Status(status))) if status.is_client_error() => findings.wrong(
             format!("its REST API answers {status}: the token is refused, or not one for this website"),
             format!(
                 "take identifier and key from Crisp; it is used as a {} token (CRISP_TIER)",
                 options.tier.as_str()
             ),
         ),
-        (Some(_), Err(problem)) => findings.wrong(
+        Some(Err(problem)) => findings.wrong(
             format!("its REST API: {problem}"),
             "look whether this machine may reach it by HTTPS (integrations.crisp.api_url)",
         ),

@@ -22,7 +22,7 @@ use crate::parts::Parts;
 pub fn routes(parts: &Arc<Parts>) -> Router<Arc<Parts>> {
     let prefix = &parts.config.server.path_prefix;
     let mut router = Router::new();
-    if parts.crisp.as_ref().is_some_and(|crisp| crisp.service().is_some()) {
+    if parts.crisp.as_ref().is_some_and(|crisp| crisp.rest.is_some()) {
         router = router.route(&format!("{prefix}/v1/support/messages"), post(support::send));
     }
     let request = || get(notifications::show).delete(notifications::cancel);

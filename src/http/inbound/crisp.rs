@@ -68,7 +68,7 @@ async fn apply(parts: &Parts, crisp: &Crisp, event_id: &str, hook: Hook, now: Ti
     let payload = serde_json::to_string(&lookup).map_err(|error| Fault::Internal(error.to_string()))?;
     let dedupe_key = lookup.news.as_ref().map_or(event_id, |news| &news.transaction_id);
     let task = NewTask { kind: TaskKind::SupportLookup, dedupe_key, user: None, payload: &payload, available_at: now };
-    let task = (asks && crisp.service().is_some()).then_some(&task);
+    let task = (asks && crisp.rest.is_some()).then_some(&task);
     let user = notifications.store.apply_to_support(&crisp.website_id, &inbound, &event, task, now).await?;
     tracing::debug!(event_id, kind, "a hook of Crisp's was received");
     if let (Some(user), Some(news)) = (user, &lookup.news) {

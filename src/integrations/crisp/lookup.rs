@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::Crisp;
+use super::Rest;
 use super::news::{self, News};
 use crate::notifications::Notifications;
 use crate::outgoing::service::Service;
@@ -36,13 +36,11 @@ pub struct Lookup {
 #[derive(Debug)]
 pub struct Asker {
     /// Who is asked.
-    pub crisp: Arc<Crisp>,
+    pub rest: Arc<Rest>,
     /// Who is told what waits for the answer.
     pub notifications: Arc<Notifications>,
     /// Whose users they are.
     pub app: String,
-    /// The REST API.
-    pub service: Arc<Service>,
 }
 
 #[async_trait]
@@ -52,23 +50,20 @@ impl Worker for Asker {
     }
 
     fn service(&self) -> &Service {
-        &self.service
+        &self.rest.service
     }
 
     async fn attempt(&self, task: &Task) -> Result<Attempt, StoreError> {
         let Ok(Lookup { session, news, since }) = serde_json::from_str(&task.payload) else {
             return Ok(Attempt::GivenUp("it does not say which conversation".to_owned()));
         };
-        let (store, website, now) = (&self.notifications.store, &self.crisp.website_id, Timestamp::now());
+        let (store, website, now) = (&self.notifications.store, &self.rest.website_id, Timestamp::now());
         let user = match store.whose_support(website, &session, Timestamp::from_micros(since), now).await? {
             Whose::Users(user) => Some(user),
             Whose::Nobodys => None,
             Whose::AskedLately(left) => return Ok(Attempt::Later(left.min(LOOK_AGAIN))),
-            Whose::Ask => match self.crisp.proven_emails(&session).await {
-                Ok(emails) => {
-                    let emails = emails.unwrap_or_default();
-                    store.support_answered(website, &session, &emails, now, Timestamp::now()).await?
-                }
+            Whose::Ask => match self.rest.proven_emails(&session).await {
+                Ok(emails) => store.support_answered(website, &session, &emails, now, Timestamp::now()).await?,
                 Err(problem) => return Ok(Attempt::in_vain(problem)),
             },
         };

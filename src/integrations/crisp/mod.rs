@@ -40,17 +40,21 @@ pub struct Crisp {
     pub trusted: Trusted,
     /// What users' addresses are signed with.
     pub identity_secret: Option<Secret>,
-    rest: Option<Rest>,
+    /// What may be asked of Crisp itself, if anything.
+    pub rest: Option<Arc<Rest>>,
 }
 
 /// The REST API, and who Herald is there.
 #[derive(Debug)]
-struct Rest {
+pub struct Rest {
+    /// The website's id.
+    pub website_id: String,
     url: String,
     token_id: String,
     token_key: Secret,
     tier: Tier,
-    service: Arc<Service>,
+    /// What it is asked with.
+    pub service: Arc<Service>,
 }
 
 /// Whose a token for the REST API is.
@@ -96,6 +100,7 @@ impl Crisp {
     pub fn of(options: &CrispOptions, outgoing: &Outgoing) -> Option<Self> {
         let website_id = options.website_id.clone()?;
         let rest = options.token_id.clone().zip(options.token_key.clone()).map(|(token_id, token_key)| Rest {
+            website_id: website_id.clone(),
             url: format!("{}/v1", options.api_url),
             token_id,
             token_key,
@@ -106,7 +111,7 @@ impl Crisp {
             Trusted { signing_secrets: options.signing_secrets.clone(), webhook_keys: options.webhook_keys.clone() };
         let identity_secret = options.identity_secret.clone();
         let is_on = rest.is_some() || trusted.is_any() || identity_secret.is_some();
-        is_on.then_some(Self { website_id, trusted, identity_secret, rest })
+        is_on.then_some(Self { website_id, trusted, identity_secret, rest: rest.map(Arc::new) })
     }
 
     /// The same; lines in the log say whether, and what of it there is not.
@@ -128,26 +133,21 @@ impl Crisp {
         tracing::info!(website_id = crisp.website_id, hooks, rest, identity, "Crisp is on");
         Some(crisp)
     }
+}
 
-    /// What the REST API is asked with, if it may be.
-    #[must_use]
-    pub fn service(&self) -> Option<&Arc<Service>> {
-        self.rest.as_ref().map(|rest| &rest.service)
-    }
-
-    /// Whether it answers, and takes the token; where there is none, nothing is asked.
+impl Rest {
+    /// Whether it answers, and takes the token.
     ///
     /// # Errors
     /// See [`CallProblem`].
     pub async fn ping(&self) -> Result<(), CallProblem> {
-        let Some(rest) = &self.rest else { return Ok(()) };
         let limits = Limits { within: PING_WITHIN, bytes: MAX_BYTES };
-        let (method, path) = match rest.tier {
+        let (method, path) = match self.tier {
             Tier::Plugin => (Method::HEAD, "plugin/connect/session".to_owned()),
             Tier::Website | Tier::User => (Method::GET, format!("website/{}", self.website_id)),
         };
         let is_body = method == Method::GET;
-        let answer = CallProblem::unless_success(rest.call(method, &path, None, limits).await)?;
+        let answer = CallProblem::unless_success(self.call(method, &path, None, limits).await)?;
         if is_body {
             data::<Value>(&answer).map(|_| ())
         } else if answer.status == StatusCode::OK {
@@ -157,46 +157,41 @@ impl Crisp {
         }
     }
 
-    /// The addresses that Crisp knows to be those of the conversation's visitor; `None` for no conversation.
-    async fn proven_emails(&self, session: &str) -> Result<Option<Vec<String>>, CallProblem> {
-        let Some(rest) = &self.rest else { return Ok(None) };
+    /// The addresses that Crisp knows to be those of the conversation's visitor; none of no conversation.
+    async fn proven_emails(&self, session: &str) -> Result<Vec<String>, CallProblem> {
         let limits = Limits { within: WITHIN, bytes: MAX_BYTES };
         let path = format!("website/{}/conversation/{session}", self.website_id);
-        let answer = rest.call(Method::GET, &path, None, limits).await?;
+        let answer = self.call(Method::GET, &path, None, limits).await?;
         if answer.status == StatusCode::NOT_FOUND {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let found: Conversation = data(&CallProblem::unless_success(Ok(answer))?)?;
         if !found.is_verified || !hook::is_by_email(&found.verifications) {
-            return Ok(Some(Vec::new()));
+            return Ok(Vec::new());
         }
         let mut emails = hook::addresses(&found.verifications);
         if emails.is_empty() {
             // What stands in the same answer is of the same moment, so that nobody changes the one while the other is asked for.
             let mut meta = found.meta;
             if meta["email"].is_null() {
-                let answer = rest.call(Method::GET, &format!("{path}/meta"), None, limits).await;
+                let answer = self.call(Method::GET, &format!("{path}/meta"), None, limits).await;
                 meta = data(&CallProblem::unless_success(answer)?)?;
             }
             emails.extend(meta["email"].as_str().filter(|email| hook::is_address(email)).map(str::to_owned));
         }
-        Ok(Some(emails))
+        Ok(emails)
     }
 
-    /// Writes into a conversation, as those who help; `None` without a token. Its answer counts by the status alone: what was taken is not to be
-    /// written twice.
-    async fn say(&self, session: &str, text: &str, fingerprint: u64) -> Option<Result<Answer, CallError>> {
-        let rest = self.rest.as_ref()?;
+    /// Writes into a conversation, as those who help. Its answer counts by the status alone: what was taken is not to be written twice.
+    async fn say(&self, session: &str, text: &str, fingerprint: u64) -> Result<Answer, CallError> {
         let path = format!("website/{}/conversation/{session}/message", self.website_id);
         let message = json!({
             "type": "text", "from": "operator", "origin": "chat", "content": text, "fingerprint": fingerprint,
         })
         .to_string();
-        Some(rest.call(Method::POST, &path, Some(message), Limits { within: WITHIN, bytes: 0 }).await)
+        self.call(Method::POST, &path, Some(message), Limits { within: WITHIN, bytes: 0 }).await
     }
-}
 
-impl Rest {
     async fn call(
         &self,
         method: Method,

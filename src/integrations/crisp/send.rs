@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
-use super::Crisp;
+use super::Rest;
 use crate::outgoing::service::Service;
 use crate::store::tasks::{Task, TaskKind};
 use crate::store::{Store, StoreError};
@@ -23,11 +23,9 @@ pub struct Message {
 #[derive(Debug)]
 pub struct Sender {
     /// Who takes it.
-    pub crisp: Arc<Crisp>,
+    pub rest: Arc<Rest>,
     /// Where it is kept whose conversations are whose.
     pub store: Arc<dyn Store>,
-    /// The REST API.
-    pub service: Arc<Service>,
 }
 
 #[async_trait]
@@ -37,23 +35,20 @@ impl Worker for Sender {
     }
 
     fn service(&self) -> &Service {
-        &self.service
+        &self.rest.service
     }
 
     async fn attempt(&self, task: &Task) -> Result<Attempt, StoreError> {
         let (Ok(Message { text }), Some(user)) = (serde_json::from_str(&task.payload), &task.user) else {
             return Ok(Attempt::GivenUp("it does not say what, or to whom".to_owned()));
         };
-        let Some(session) = self.store.support_of(&self.crisp.website_id, user).await? else {
+        let Some(session) = self.store.support_of(&self.rest.website_id, user).await? else {
             return Ok(Attempt::GivenUp("the user has no conversation any more".to_owned()));
         };
         // The same at each attempt, so that one whose answer was lost is known again.
         let (_, low) = task.id.as_u64_pair();
-        let said = self.crisp.say(&session, &text, low & FINGERPRINT).await;
-        Ok(said.map_or_else(
-            || Attempt::GivenUp("there is no token for the REST API".to_owned()),
-            |said| Attempt::of(said, |answer| answer.status.is_success()),
-        ))
+        let said = self.rest.say(&session, &text, low & FINGERPRINT).await;
+        Ok(Attempt::of(said, |answer| answer.status.is_success()))
     }
 }
 
