@@ -1,116 +1,125 @@
-//! `herald-loadtest`: what Herald costs, as a multiple of the least that any server would.
+//! `herald-loadtest`: measures a server that speaks the Pusher protocol, beside the least that any server would need.
 //!
-//! Each figure is taken twice in the same run, from Herald and from a bare server that this binary contains ([`floor`]), so that the
-//! machine and whatever else it does cancel out. Start at [`scenario`], which says what is measured; [`clients`] drives both servers
-//! the same way, [`server`] starts them, [`report`] repeats and tabulates. What several nodes cost ([`cluster`]) is compared with
-//! one of them; [`inbox`] is about users and what is kept for them. Everything is bounded in count and time and stays on
-//! loopback. A run in which anything is lost, doubled or altered fails.
+//! A [`scenario`] measures one server and comes to an [`outcome`]. Its clients are a [`fleet`], its backends [`backend`]s; what they say is
+//! made in [`wire`]. [`floor`] is the bare server, which is measured in the same run, so that the machine and whatever else it does cancel out.
+//! [`report`] takes the whole matrix of Herald, several times, and writes it down. Everything is bounded in count and time and stays on
+//! loopback unless it is allowed to go elsewhere. A run in which anything is lost, doubled or altered fails.
 
-mod clients;
-mod cluster;
+mod backend;
+mod clock;
+mod fleet;
 mod floor;
-mod inbox;
+mod latencies;
 mod measure;
-mod redis;
-mod report;
+mod outcome;
+mod plot;
 mod scenario;
 mod server;
+mod table;
+mod target;
+mod threads;
 mod wire;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 
-use scenario::{Broadcast, Memory, Publish, Scenario};
+use clock::Clock;
+use scenario::{Bench, Scenario};
+use server::Server;
+use table::Round;
+use target::TargetOptions;
 
 #[derive(Debug, Parser)]
 #[command(about, version)]
 struct Cli {
+    #[command(flatten)]
+    target: TargetOptions,
+    #[command(flatten)]
+    output: Output,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// What one server costs: broadcast, publish and memory, as a Markdown table
-    Report(Runs),
-    /// CPU per delivery: one channel, many subscribers, a steady rate of events
-    Broadcast {
-        #[command(flatten)]
-        runs: Runs,
-        #[command(flatten)]
-        scenario: Broadcast,
-    },
-    /// CPU per HTTP trigger with nobody subscribed
-    Publish {
-        #[command(flatten)]
-        runs: Runs,
-        #[command(flatten)]
-        scenario: Publish,
-    },
-    /// Resident memory per idle connection that is subscribed to one channel
-    Memory {
-        #[command(flatten)]
-        runs: Runs,
-        #[command(flatten)]
-        scenario: Memory,
-    },
-    /// What several nodes add: subscribers on one node alone, on the node of a cluster that publishes, on another; starts a redis-server
-    Cluster {
-        #[command(flatten)]
-        runs: Runs,
-        /// Numbers of channels, each a load of its own
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 100, 10_000], value_parser = clap::value_parser!(u32).range(1..=10_000))]
-        channels: Vec<u32>,
-        /// How long, at least
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=60))]
-        seconds: u32,
-    },
-    /// What users and their inboxes cost: creations, the way to the user's client, the auth endpoint; on SQLite, and on Postgres if one is named
-    Inbox {
-        #[command(flatten)]
-        runs: Runs,
-        /// A Postgres, in which a schema is made for each round, such as postgres://user@127.0.0.1/database
-        #[arg(long)]
-        postgres: Option<String>,
-    },
-    /// The bare server itself, which the other commands start: one thread, one prebuilt frame, no checks
+    /// The bare server itself, which is measured beside others: one thread, one prebuilt frame, no checks
     Floor {
         /// Port on loopback; 0 takes a free one
         #[arg(long, default_value_t = 0)]
-        port: u16,
+        listen: u16,
         /// Size of the event's data
-        #[arg(long, default_value_t = Broadcast::default().bytes)]
+        #[arg(long, default_value_t = 200, value_parser = scenario::broadcast::bytes)]
         bytes: usize,
     },
+    #[command(flatten)]
+    Scenario(Scenario),
 }
 
-#[derive(Debug, Args)]
-struct Runs {
-    /// Herald's binary, built for release
-    #[arg(long, default_value = "target/release/herald")]
-    herald: PathBuf,
-    /// How often each figure is taken, Herald and floor in turn
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+/// How often, and where what comes out goes.
+#[derive(Args, Debug)]
+struct Output {
+    /// Herald's binary: it is started for each round, with nothing configured but a free port, and ended
+    #[arg(long, global = true, value_name = "BINARY", help_heading = "Server")]
+    herald: Option<PathBuf>,
+    /// Measure the bare server too, in turn
+    #[arg(long, global = true)]
+    floor: bool,
+    /// How often
+    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=20))]
     rounds: u8,
+    /// JSON to stdout in place of a table, and no progress
+    #[arg(long, global = true)]
+    json: bool,
+    /// A picture of the last round's latencies
+    #[arg(long, global = true, value_name = "FILE.svg")]
+    plot: Option<PathBuf>,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     rlimit::increase_nofile_limit(u64::MAX).context("cannot raise the limit of open files")?;
-    let (runs, scenarios) = match Cli::parse().command {
-        Command::Floor { port, bytes } => return floor::run(port, bytes),
-        Command::Cluster { runs, channels, seconds } => {
-            let loads: Vec<_> = channels.into_iter().map(|channels| cluster::Load::new(channels, seconds)).collect();
-            return cluster::run(&runs.herald, usize::from(runs.rounds), &loads);
-        }
-        Command::Inbox { runs, postgres } => {
-            return inbox::run(&runs.herald, usize::from(runs.rounds), postgres.as_deref());
-        }
-        Command::Report(runs) => (runs, Scenario::all()),
-        Command::Broadcast { runs, scenario } => (runs, vec![Scenario::Broadcast(scenario)]),
-        Command::Publish { runs, scenario } => (runs, vec![Scenario::Publish(scenario)]),
-        Command::Memory { runs, scenario } => (runs, vec![Scenario::Memory(scenario)]),
-    };
-    report::run(&runs.herald, usize::from(runs.rounds), &scenarios)
+    let cli = Cli::parse();
+    match &cli.command {
+        Command::Floor { listen, bytes } => floor::run(*listen, *bytes).map(|()| ExitCode::SUCCESS),
+        Command::Scenario(scenario) => run(scenario, &cli),
+    }
+}
+
+/// Takes the figures of one scenario and shows them; fails if something happened that must not.
+fn run(scenario: &Scenario, cli: &Cli) -> anyhow::Result<ExitCode> {
+    let output = &cli.output;
+    let bench = Bench { clock: Clock::start(), is_quiet: output.json };
+    let mut rounds = Vec::new();
+    for _ in 0..output.rounds {
+        let floor = match scenario.floor_bytes() {
+            Some(bytes) if output.floor => {
+                let server = Server::floor(bytes)?;
+                Some(scenario.measure(&server.target(), bench).context("the bare server")?)
+            }
+            _ => None,
+        };
+        let server = match &output.herald {
+            Some(binary) => {
+                let server = Server::herald(binary, &[])?;
+                scenario.measure(&server.target(), bench)?
+            }
+            None => scenario.measure(&cli.target.target()?, bench)?,
+        };
+        rounds.push(Round { floor, server });
+    }
+    if output.json {
+        println!("{}", table::json(scenario.name(), &rounds));
+    } else {
+        print!("{}", table::text(&rounds));
+    }
+    if let (Some(file), Some(Round { floor, server })) = (&output.plot, rounds.last()) {
+        let outcomes = [("floor", floor.as_ref()), ("server", Some(server))];
+        let drawn = outcomes.into_iter().filter_map(|(name, outcome)| Some((name, outcome?.latencies.as_ref()?)));
+        plot::draw(file, scenario.name(), &drawn.collect::<Vec<_>>())?;
+    }
+    let faults: Vec<String> = rounds.iter().flat_map(Round::faults).collect();
+    faults.iter().for_each(|fault| eprintln!("{fault}"));
+    Ok(if faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -32,6 +32,34 @@ fn parse_resident(status: &str) -> Option<u64> {
     Some(kibibytes * 1024)
 }
 
+/// Open descriptors of a process.
+pub(crate) fn descriptors(process: u32) -> anyhow::Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{process}/fd")).context("the server has ended, or is somebody else's")?.count())
+}
+
+/// The process that listens on this port, if this user may know it.
+pub(crate) fn listener(port: u16) -> Option<u32> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|table| std::fs::read_to_string(table).unwrap_or_default());
+    let inode = tables.iter().find_map(|table| parse_listener(table, port))?;
+    let socket = format!("socket:[{inode}]");
+    let processes = std::fs::read_dir("/proc").ok()?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.into_iter().find(|process: &u32| {
+        let descriptors = std::fs::read_dir(format!("/proc/{process}/fd")).into_iter().flatten().flatten();
+        descriptors.into_iter().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|file| file.as_os_str() == &*socket))
+    })
+}
+
+/// The inode of the socket that listens on this port.
+fn parse_listener(table: &str, port: u16) -> Option<u64> {
+    const LISTENS: &str = "0A";
+    let suffix = format!(":{port:04X}");
+    table.lines().find_map(|line| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        let [_, local, _, LISTENS, _, _, _, _, _, inode, ..] = columns.as_slice() else { return None };
+        local.ends_with(&suffix).then(|| inode.parse().ok())?
+    })
+}
+
 /// Several readings of one figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Readings {
@@ -74,8 +102,18 @@ mod tests {
     }
 
     #[test]
+    fn whoever_listens_is_found_by_the_port() {
+        let listening = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        assert_eq!(listener(listening.local_addr().unwrap().port()), Some(std::process::id()));
+        let line = "0: 0100007F:1771 00000000:0000 01 00000000:00000000 00:00000000 00000000 0 0 77 1";
+        assert_eq!(parse_listener(line, 6001), None, "a connection is no listener");
+        assert_eq!(parse_listener(&line.replace(" 01 ", " 0A "), 6001), Some(77));
+    }
+
+    #[test]
     fn this_process_can_be_read() {
         assert!(cpu(std::process::id()).is_ok());
+        assert!(descriptors(std::process::id()).unwrap() > 0);
         assert!(resident(std::process::id()).unwrap() > 0);
     }
 

@@ -1,14 +1,14 @@
-//! A server under measurement: Herald or the floor, as a child process of its own, so that both are read from outside alike.
+//! A server that the tool starts itself: Herald or the floor, as a child process of its own, so that both are read from outside alike.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
 
 use anyhow::Context as _;
 
-use crate::measure;
+use crate::target::{Site, Target};
+use crate::wire::App;
 
 /// A running server; dropped, it is killed.
 #[derive(Debug)]
@@ -17,37 +17,22 @@ pub(crate) struct Server {
     /// Held open, so that the server can go on printing.
     _stdout: BufReader<ChildStdout>,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Server {
     /// This binary's own bare server; `bytes` is the size of its event's data.
     pub(crate) fn floor(bytes: usize) -> anyhow::Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["floor", "--port", "0", "--bytes", &bytes.to_string()]);
+        command.args(["floor", "--bytes", &bytes.to_string()]);
         Self::start(command)
     }
 
-    /// Herald as it comes: nothing configured but a free port.
-    pub(crate) fn herald(binary: &Path) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary);
-        command.env_clear().env("HERALD_LISTEN", "127.0.0.1:0").env("HERALD_METRICS_LISTEN", "off");
-        Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
-    }
-
-    /// Herald with these variables besides.
-    pub(crate) fn herald_with(binary: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
+    /// Herald as it comes, with a free port and no metrics; and with these variables besides.
+    pub(crate) fn herald(binary: &Path, environment: &[(&str, &str)]) -> anyhow::Result<Self> {
         let mut command = Command::new(binary);
         command.env_clear().env("HERALD_LISTEN", "127.0.0.1:0").env("HERALD_METRICS_LISTEN", "off");
         command.envs(environment.iter().copied());
-        Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
-    }
-
-    /// Herald as one node of a cluster: nothing configured but a free port and where Redis is.
-    pub(crate) fn node(binary: &Path, redis: SocketAddr) -> anyhow::Result<Self> {
-        let mut command = Command::new(binary);
-        command.env_clear().env("HERALD_LISTEN", "127.0.0.1:0").env("HERALD_METRICS_LISTEN", "off");
-        command.env("HERALD_CLUSTER_REDIS_URL", format!("redis://{redis}")).env("HERALD_LOG_LEVEL", "warn");
         Self::start(command).with_context(|| format!("{}: is it built? (cargo build --release)", binary.display()))
     }
 
@@ -66,14 +51,9 @@ impl Server {
         Ok(Self { child, _stdout: stdout, address })
     }
 
-    /// CPU time that it has used so far.
-    pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
-        measure::cpu(self.child.id())
-    }
-
-    /// Memory that is resident now, in bytes.
-    pub(crate) fn resident(&self) -> anyhow::Result<u64> {
-        measure::resident(self.child.id())
+    /// What there is to measure.
+    pub(crate) fn target(&self) -> Target {
+        Target { site: Site { address: self.address, app: App::of_herald() }, process: Some(self.child.id()) }
     }
 }
 

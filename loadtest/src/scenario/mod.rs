@@ -1,0 +1,95 @@
+//! What can be measured of one server, each bounded in count and time.
+
+pub(crate) mod broadcast;
+pub(crate) mod connect;
+pub(crate) mod publish;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::clock::Clock;
+use crate::floor;
+use crate::outcome::Outcome;
+use crate::target::Target;
+
+/// How long what was sent last may be under way.
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
+/// How long a server has to come to rest before it is measured.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
+/// How long nothing more may come after the last event.
+pub(crate) const SILENCE: Duration = Duration::from_millis(200);
+/// Clients that connect at once where nothing else is asked for.
+pub(crate) const AT_ONCE: usize = 64;
+
+/// One measurement of one server.
+#[derive(Clone, Debug, Subcommand)]
+pub(crate) enum Scenario {
+    /// Connections that come, stay, and do nothing: connects a second, handshakes, memory and CPU for each, CPU while they are idle
+    Connect(connect::Connect),
+    /// Events to many subscribers: deliveries a second, what was lost, doubled or out of order, latency, CPU for each
+    Broadcast(broadcast::Broadcast),
+    /// Triggers over HTTP with nobody subscribed: requests a second, CPU for each
+    Publish(publish::Publish),
+}
+
+/// What every measurement needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bench {
+    /// The tool's clock.
+    pub(crate) clock: Clock,
+    /// Whether progress is shown.
+    pub(crate) is_quiet: bool,
+}
+
+impl Bench {
+    /// A bar on the terminal, if there is one, that ends with this number.
+    pub(crate) fn progress(self, what: &'static str, end: u64) -> ProgressBar {
+        if self.is_quiet {
+            return ProgressBar::hidden();
+        }
+        let style = ProgressStyle::with_template("{msg:24} {wide_bar} {human_pos}/{human_len} {elapsed}");
+        let bar = ProgressBar::new(end).with_message(what);
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar
+    }
+}
+
+impl Scenario {
+    /// Takes the figures of one server.
+    pub(crate) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Connect(connect) => connect.measure(target, bench),
+            Self::Broadcast(broadcast) => broadcast.measure(target, bench),
+            Self::Publish(publish) => publish.measure(target, bench),
+        }
+    }
+
+    /// Its name on the command line.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Broadcast(_) => "broadcast",
+            Self::Publish(_) => "publish",
+        }
+    }
+
+    /// Size of an event's data, where the bare server can do the same.
+    pub(crate) const fn floor_bytes(&self) -> Option<usize> {
+        match self {
+            Self::Broadcast(broadcast) if broadcast.channels == 1 => Some(broadcast.bytes),
+            Self::Broadcast(_) => None,
+            Self::Connect(_) | Self::Publish(_) => Some(200),
+        }
+    }
+}
+
+/// Names of so many channels; one alone is the bare server's.
+pub(crate) fn channels(count: u32) -> Vec<String> {
+    match count {
+        0 => Vec::new(),
+        1 => vec![floor::CHANNEL.to_owned()],
+        more => (0..more).map(|number| format!("{}-{number:05}", floor::CHANNEL)).collect(),
+    }
+}
