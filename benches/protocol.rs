@@ -3,20 +3,19 @@
 //! Not here: sockets. `herald-loadtest` measures the whole way, through the kernel.
 #![allow(clippy::unwrap_used, missing_docs, reason = "a benchmark fails by panicking, and its macros document nothing")]
 
-use std::collections::VecDeque;
 use std::hint::black_box;
+use std::io::Read as _;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
 
-use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use herald::apps::Apps;
-use herald::cluster::Event;
-use herald::cluster::local::Local;
 use herald::config::AppOptions;
-use herald::hub::queue::{Bounds, Queue};
-use herald::hub::{Client, Frame, Hub, Node};
-use herald::webhooks::Webhooks;
+use herald::hub::queue::{Bounds, Queue, Way};
+use herald::hub::{Client, Frame};
+use herald::transport::Transport;
 use herald_protocol::client::ClientMessage;
 use herald_protocol::json::quoted;
 use herald_protocol::signature::{body_md5, channel_string, request_string};
@@ -69,42 +68,56 @@ fn sign(c: &mut Criterion) {
     c.bench_function("verify/request", |b| b.iter(|| secret.verifies(request().as_bytes(), black_box(&of_request))));
 }
 
-/// One event to everybody's queue, on one thread; the queues are emptied between the rounds, outside of the measured time.
+/// One event to everybody's socket, on one thread: queued for the connections' tasks and written by them, and written at once. What arrives
+/// is read between the rounds, outside of the measured time.
 fn fan_out(c: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+    let _inside = runtime.enter();
     let app = AppOptions { id: "app-id".to_owned(), key: "app-key".to_owned(), ..AppOptions::default() };
-    let apps = Apps::new(vec![app]);
-    let app = apps.by_id("app-id").unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    let webhooks = Webhooks::start(&apps, &herald::outgoing::Outgoing::new().unwrap(), folder.path());
-    let node = Arc::new(Node::new(&apps, &webhooks, false));
-    let hub = Hub { cluster: Arc::new(Local::new(Arc::clone(&node))), node };
+    let app = Apps::new(vec![app]).by_id("app-id").unwrap();
+    let sockets = |_| {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let bounds = Bounds { max_frames: 10_000, max_bytes: 1 << 20 };
+        let queue = Queue::new(bounds, Some(Transport::Unix(tokio::net::UnixStream::from_std(ours).unwrap())));
+        (Arc::new(Client::new(SocketId::from_random(7), Arc::clone(&app), queue)), theirs)
+    };
+    let sockets: Vec<(Arc<Client>, UnixStream)> = (0..SUBSCRIBERS).map(sockets).collect();
     let (channel, data) = (ChannelName::parse(CHANNEL, 164).unwrap(), data());
-    let subscriber = |number| {
-        let queue = Queue::new(Bounds { max_frames: 10_000, max_bytes: 1 << 20 });
-        let client = Arc::new(Client::new(SocketId::from_random(number), Arc::clone(&app), queue));
-        hub.subscribe(&client, &channel, None).unwrap();
-        client
+    let frame = Frame::text(&herald_protocol::server::event("order-changed", &channel, &data));
+    let write = || {
+        let mut cx = Context::from_waker(Waker::noop());
+        sockets.iter().for_each(|(client, _)| assert!(client.queue.poll_write(&mut cx).is_pending()));
     };
-    let clients: Vec<_> = (0..SUBSCRIBERS).map(subscriber).collect();
-    let empty = |expected| {
-        let mut frames = VecDeque::new();
-        for client in &clients {
-            let taken = client.queue.poll_take(&mut Context::from_waker(Waker::noop()), &mut frames, usize::MAX);
-            assert!(matches!(taken, Poll::Ready(None)), "every subscriber has got something");
-        }
-        assert_eq!(frames.len(), expected);
+    let hand_over = |way| sockets.iter().for_each(|(client, _)| client.queue.offer(&frame, None, way).unwrap());
+    let read = || {
+        let mut buffer = vec![0; frame.size()];
+        sockets.iter().for_each(|(_, theirs)| (&mut &*theirs).read_exact(&mut buffer).unwrap());
     };
-    let event = Event { channel: &channel, name: "order-changed", data: &data, except: None, once: None, rev: None };
-    let publish = || runtime.block_on(hub.publish(&app, &event)).unwrap();
-    empty(clients.len()); // the answers to their subscriptions
-    publish();
+    runtime.block_on(tokio::task::yield_now()); // the runtime hears from the kernel that all of them may be written to
+    write(); // from now on the tasks wait for something to write
 
     let mut group = c.benchmark_group("fan-out");
     group.throughput(Throughput::Elements(SUBSCRIBERS));
-    group.bench_function("1,000 subscribers", |b| {
-        b.iter_batched(|| empty(clients.len()), |()| publish(), BatchSize::PerIteration);
+    let mut bench = |name: &str, hand_over: &dyn Fn()| {
+        group.bench_function(name, |b| {
+            b.iter_custom(|rounds| {
+                let timed = |_| {
+                    let start = Instant::now();
+                    hand_over();
+                    let took = start.elapsed();
+                    read();
+                    took
+                };
+                (0..rounds).map(timed).sum()
+            });
+        });
+    };
+    bench("1,000 sockets, together", &|| {
+        hand_over(Way::Together);
+        write();
     });
+    bench("1,000 sockets, at once", &|| hand_over(Way::AtOnce));
 }
 
 criterion_group! {

@@ -30,5 +30,6 @@ pub mod server;
 pub mod sessions;
 pub mod store;
 pub mod tls;
+pub mod transport;
 pub mod webhooks;
 pub mod work;

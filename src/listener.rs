@@ -21,10 +21,10 @@ use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
 use crate::config::{Config, Listen};
-use crate::connection::transport::Transport;
 use crate::http::peer::Peer;
 use crate::reload::Routes;
 use crate::tls::Tls;
+use crate::transport::Transport;
 
 /// How long a backend may keep a connection open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);

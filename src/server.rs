@@ -172,6 +172,10 @@ pub async fn run(
     background.spawn(upkeep(recorded));
     let hub = Arc::clone(&parts.hub);
     background.spawn(async move { hub.run().await });
+    for number in 0..parts.hub.node.flushers.count() {
+        let hub = Arc::clone(&parts.hub);
+        background.spawn(async move { hub.node.flushers.run(number).await });
+    }
 
     signals.end_asked_for(|| reload.run()).await;
     let parts = reload.parts();

@@ -1,74 +1,230 @@
-//! Repeats the measurements, floor and Herald in turn, and prints what came out as a Markdown table.
+//! The whole matrix: Herald and the bare server in turn, several times, against the bars that Herald has to meet; written into a page.
 
+use std::fmt::Write as _;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::Context as _;
 
 use crate::measure::Readings;
-use crate::scenario::{Bar, Scenario};
+use crate::outcome::{Figure, Unit};
+use crate::scenario::{Bench, Scenario};
+use crate::server::Server;
+use crate::table::{self, Round};
 
-/// Takes every figure `rounds` times and prints the table; what is under way goes to stderr.
-pub(crate) fn run(herald: &Path, rounds: usize, scenarios: &[Scenario]) -> anyhow::Result<()> {
-    let mut readings: Vec<Vec<(f64, f64)>> = scenarios.iter().map(|_| Vec::new()).collect();
-    for round in 1..=rounds {
-        for (scenario, readings) in scenarios.iter().zip(&mut readings) {
-            let (floor, herald) = (scenario.floor()?, scenario.herald(herald)?);
-            let unit = scenario.unit();
-            eprintln!("round {round} of {rounds}: {scenario}: floor {floor:.2} {unit}, Herald {herald:.2} {unit}");
-            readings.push((floor, herald));
+/// What a figure has to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Bar {
+    /// At most this many times the bare server's.
+    TimesFloor(f64),
+    /// At least this many times the bare server's.
+    AtLeastTimesFloor(f64),
+    /// At most this.
+    AtMost(f64),
+}
+
+/// One scenario of the matrix, and which of its figures have a bar.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// What is done, for people.
+    pub(crate) what: String,
+    pub(crate) scenario: Scenario,
+    pub(crate) bars: Vec<(&'static str, Bar)>,
+}
+
+/// An entry and what came out.
+#[derive(Debug)]
+struct Taken {
+    entry: Entry,
+    rounds: Vec<Round>,
+}
+
+/// Where the page's generated part begins and ends.
+const BEGIN: &str = "<!-- figures: written by `herald-loadtest report` -->\n";
+const END: &str = "<!-- end of figures -->\n";
+
+/// Takes all figures `rounds` times, shows them, and writes them into `page` if there is one. True if nothing happened that must not.
+pub(crate) fn run(
+    entries: Vec<Entry>,
+    herald: &Path,
+    rounds: u8,
+    page: Option<&Path>,
+    bench: Bench,
+) -> anyhow::Result<bool> {
+    let text = page.map(std::fs::read_to_string).transpose().context("the page cannot be read")?;
+    let mut taken: Vec<Taken> = entries.into_iter().map(|entry| Taken { entry, rounds: Vec::new() }).collect();
+    let mut is_right = true;
+    for number in 1..=rounds {
+        for Taken { entry, rounds: of_entry } in &mut taken {
+            eprintln!("round {number} of {rounds}: {}", entry.what);
+            let round = round(&entry.scenario, herald, bench).with_context(|| entry.what.clone())?;
+            round.faults().for_each(|fault| {
+                eprintln!("  {fault}");
+                is_right = false;
+            });
+            for (name, bar) in &entry.bars {
+                let (_, value, verdict) = row(std::slice::from_ref(&round), name, *bar);
+                eprintln!("  {name}: {value}: {verdict}");
+            }
+            of_entry.push(round);
         }
     }
-    println!("{}", machine()?);
-    println!();
-    println!("| what | floor | Herald | Herald ÷ floor | bar | |");
-    println!("|---|---|---|---|---|---|");
-    for (scenario, readings) in scenarios.iter().zip(&readings) {
-        println!("{}", row(scenario, readings).context("nothing was measured")?);
+    let figures = figures(&taken, rounds)?;
+    match page.zip(text) {
+        Some((page, text)) => {
+            std::fs::write(page, replaced(&text, &figures)?).with_context(|| format!("{}", page.display()))?;
+            eprintln!("{} is written", page.display());
+        }
+        None => print!("{figures}"),
     }
-    Ok(())
+    Ok(is_right)
 }
 
-/// One line: medians, each with the smallest and largest reading; a ratio is of two figures of the same round.
-fn row(scenario: &Scenario, readings: &[(f64, f64)]) -> Option<String> {
-    let floor = Readings::of(readings.iter().map(|(floor, _)| *floor).collect())?;
-    let herald = Readings::of(readings.iter().map(|(_, herald)| *herald).collect())?;
-    let ratio = Readings::of(readings.iter().map(|(floor, herald)| herald / floor).collect())?;
-    let unit = scenario.unit();
-    let show = |Readings { median, least, most }, unit| format!("{median:.2} {unit} ({least:.2}–{most:.2})");
-    let (bar, ratio, met) = match scenario.bar() {
-        Bar::TimesFloor(times) => (format!("≤ {times} ×"), show(ratio, "×"), ratio.median <= times),
-        Bar::Absolute(figure) => (format!("≤ {figure} {unit}"), "–".to_owned(), herald.median <= figure),
+fn round(scenario: &Scenario, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
+    let floor = match scenario.floor_bytes() {
+        Some(bytes) => {
+            let server = Server::floor(bytes)?;
+            Some(scenario.measure(&server.target(), bench).context("the bare server")?)
+        }
+        None => None,
     };
-    let (floor, herald) = (show(floor, unit), show(herald, unit));
-    let met = if met { "met" } else { "missed" };
-    Some(format!("| {scenario} | {floor} | {herald} | {ratio} | {bar} | {met} |"))
+    let server = Server::herald(herald, &[])?;
+    Ok(Round { floor, server: scenario.measure(&server.target(), bench).context("Herald")? })
 }
 
-/// What it was measured on.
-pub(crate) fn machine() -> anyhow::Result<String> {
+/// The generated part of the page.
+fn figures(taken: &[Taken], rounds: u8) -> anyhow::Result<String> {
+    let mut text = format!("{}\n\n", machine()?);
+    write!(
+        text,
+        "Medians of {rounds} rounds; in brackets the smallest and the largest. A ratio is of two figures of the same round.\n\n\
+         | what | figure | Herald | floor | Herald ÷ floor | bar | |\n|---|---|---|---|---|---|---|\n"
+    )?;
+    for Taken { entry, rounds } in taken {
+        for (name, bar) in &entry.bars {
+            let (cells, _, verdict) = row(rounds, name, *bar);
+            writeln!(text, "| {} | {name} | {cells} | {} | {verdict} |", entry.what, bar.show(unit(rounds, name)))?;
+        }
+    }
+    text.push_str("\nEverything that was measured:\n");
+    for Taken { entry, rounds } in taken {
+        write!(text, "\n**{}**\n\n| figure | Herald | floor | Herald ÷ floor |\n|---|---|---|---|\n", entry.what)?;
+        let first = rounds.first().context("nothing was measured")?;
+        for Figure { name, .. } in &first.server.figures {
+            writeln!(text, "| {name} | {} |", cells(rounds, name))?;
+        }
+    }
+    Ok(text)
+}
+
+/// Herald's figure, the bare server's, their ratio; the one that the bar is about; whether it is met.
+fn row(rounds: &[Round], name: &str, bar: Bar) -> (String, String, &'static str) {
+    let cells = cells(rounds, name);
+    let figure = rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name));
+    let Some(figure) = figure else { return (cells, "–".to_owned(), "not measured") };
+    let (readings, unit) = match bar {
+        Bar::AtMost(_) => (Readings::of(values(rounds, name)), figure.unit),
+        _ => (table::ratios(rounds, figure), Unit::Times),
+    };
+    let Some(readings) = readings else { return (cells, "–".to_owned(), "not measured") };
+    let is_met = match bar {
+        Bar::TimesFloor(most) | Bar::AtMost(most) => readings.median <= most,
+        Bar::AtLeastTimesFloor(least) => readings.median >= least,
+    };
+    (cells, unit.show(readings.median), if is_met { "met" } else { "**missed**" })
+}
+
+fn cells(rounds: &[Round], name: &str) -> String {
+    let figure = rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name));
+    let Some(figure) = figure else { return "– | – | –".to_owned() };
+    let show = |readings: Option<Readings>, unit: Unit| {
+        readings.map_or_else(|| "–".to_owned(), |readings| table::show(&readings, &|value| unit.show(value)))
+    };
+    let floor = rounds.iter().filter_map(|round| round.floor.as_ref()?.value(name)).collect();
+    [
+        show(Readings::of(values(rounds, name)), figure.unit),
+        show(Readings::of(floor), figure.unit),
+        show(table::ratios(rounds, figure), Unit::Times),
+    ]
+    .join(" | ")
+}
+
+fn values(rounds: &[Round], name: &str) -> Vec<f64> {
+    rounds.iter().filter_map(|round| round.server.value(name)).collect()
+}
+
+fn unit(rounds: &[Round], name: &str) -> Unit {
+    let figure = rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name));
+    figure.map_or(Unit::Count, |figure| figure.unit)
+}
+
+impl Bar {
+    fn show(self, unit: Unit) -> String {
+        match self {
+            Self::TimesFloor(most) => format!("≤ {most} ×"),
+            Self::AtLeastTimesFloor(least) => format!("≥ {least} ×"),
+            Self::AtMost(most) => format!("≤ {most}{}", unit.symbol()),
+        }
+    }
+}
+
+/// The page with new figures in the place of the old ones.
+fn replaced(page: &str, figures: &str) -> anyhow::Result<String> {
+    let (before, rest) = page.split_once(BEGIN).with_context(|| format!("the page has no line {BEGIN:?}"))?;
+    let (_, after) = rest.split_once(END).with_context(|| format!("the page has no line {END:?}"))?;
+    Ok([before, BEGIN, "\n", figures, "\n", END, after].concat())
+}
+
+/// What it was measured on, and with.
+fn machine() -> anyhow::Result<String> {
     let cores = std::thread::available_parallelism()?;
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let info = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown processor", |(_, model)| model);
-    Ok(format!("{cores} cores ({model}), Linux {}, shared by server and clients.", kernel.trim()))
+    let rustc = Command::new("rustc").arg("--version").output().map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+    let rustc = rustc.unwrap_or_default();
+    let version = env!("CARGO_PKG_VERSION");
+    Ok(format!(
+        "Herald {version}, {}; {cores} cores ({model}), Linux {}, shared by server and clients.",
+        rustc.split(" (").next().unwrap_or_default().trim(),
+        kernel.trim()
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scenario::{Broadcast, Memory};
+    use crate::outcome::Outcome;
 
-    #[test]
-    fn a_ratio_is_taken_within_a_round() {
-        let readings = [(10.0, 12.0), (20.0, 24.0), (10.0, 14.0)];
-        let row = row(&Scenario::Broadcast(Broadcast::default()), &readings).unwrap();
-        assert!(row.contains("| 1.20 × (1.20–1.40) | ≤ 1.3 × | met |"), "{row}");
+    fn round(floor: f64, server: f64) -> Round {
+        let outcome = |value| {
+            let mut outcome = Outcome::default();
+            outcome.add("CPU per delivery", value, Unit::Microseconds);
+            outcome
+        };
+        Round { floor: Some(outcome(floor)), server: outcome(server) }
     }
 
     #[test]
-    fn memory_has_an_absolute_bar() {
-        let row = row(&Scenario::Memory(Memory::default()), &[(0.5, 8.5)]).unwrap();
-        assert!(row.ends_with("| ≤ 8 KiB | missed |"), "{row}");
+    fn a_bar_is_about_the_ratio_or_the_figure_itself() {
+        let rounds = [round(10.0, 11.0), round(10.0, 12.0), round(20.0, 22.0)];
+        let verdict = |bar| row(&rounds, "CPU per delivery", bar).2;
+        assert_eq!(verdict(Bar::TimesFloor(1.15)), "met");
+        assert_eq!(verdict(Bar::TimesFloor(1.05)), "**missed**");
+        assert_eq!(verdict(Bar::AtLeastTimesFloor(1.2)), "**missed**");
+        assert_eq!(verdict(Bar::AtMost(12.0)), "met");
+        assert_eq!(row(&rounds, "something else", Bar::AtMost(1.0)).2, "not measured");
+        let (cells, ..) = row(&rounds, "CPU per delivery", Bar::TimesFloor(1.15));
+        assert_eq!(cells, "12.0 µs (11.0 µs to 22.0 µs) | 10.0 µs (10.0 µs to 20.0 µs) | 1.10 × (1.10 × to 1.20 ×)");
+    }
+
+    #[test]
+    fn only_the_figures_of_a_page_are_replaced() {
+        let page = format!("# Title\n\n{BEGIN}old\n{END}\nmore\n");
+        let new = replaced(&page, "new\n").unwrap();
+        assert_eq!(new, format!("# Title\n\n{BEGIN}\nnew\n\n{END}\nmore\n"));
+        assert_eq!(replaced(&new, "new\n").unwrap(), new);
+        assert!(replaced("# Title\n", "new").is_err());
     }
 }

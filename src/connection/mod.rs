@@ -5,7 +5,6 @@
 
 pub mod session;
 pub mod socket;
-pub mod transport;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -19,11 +18,12 @@ use tokio::time::{Instant, Sleep};
 use tungstenite::Message;
 
 use crate::config::ConnectionOptions;
+use crate::hub::queue::Queue;
 use crate::hub::{Client, Frame, Later};
 use crate::metrics;
+use crate::transport::Transport;
 use session::Session;
 use socket::Socket;
-use transport::Transport;
 
 /// How long a goodbye may take to be written.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -56,15 +56,15 @@ pub async fn run(mut connection: Connection) -> CloseReason {
         .send(&server::connection_established(connection.client.socket_id, connection.clock.activity_timeout));
     let reason = connection.serve().await;
     connection.session.leave(); // out of every channel first, then time for a goodbye
-    let Connection { client, socket, .. } = connection;
-    Box::pin(say_goodbye(&client, socket, &reason)).await; // boxed: its buffers are needed at the end only
+    let Connection { client, .. } = connection;
+    Box::pin(say_goodbye(&client.queue, &reason)).await; // boxed: its buffers are needed at the end only
     reason
 }
 
 /// Refuses a client right after its upgrade: it is told why, and closed.
-pub async fn refuse(mut socket: Socket, reason: &CloseReason) {
-    socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    if let Some(transport) = write_out(socket).await {
+pub async fn refuse(queue: &Queue, reason: &CloseReason) {
+    queue.last_words(goodbye(reason).map(Frame::into_bytes));
+    if let Some(transport) = write_out(queue).await {
         linger(transport).await;
     }
 }
@@ -85,7 +85,7 @@ impl Connection {
     fn poll_serve(&mut self, cx: &mut Context<'_>, later: &mut Option<Later>, timer: &mut Timer) -> Poll<CloseReason> {
         let mut acted = false;
         loop {
-            if let Poll::Ready(reason) = self.socket.poll_write(cx, &self.client.queue) {
+            if let Poll::Ready(reason) = self.client.queue.poll_write(cx) {
                 return Poll::Ready(reason);
             }
             if let Some(work) = later {
@@ -94,7 +94,7 @@ impl Connection {
                     Poll::Pending => break,
                 }
             }
-            match self.socket.poll_read(cx) {
+            match self.socket.poll_read(cx, &self.client.queue) {
                 Poll::Ready(Ok(message)) => match self.act(message) {
                     Ok(work) => (*later, acted) = (work, true),
                     Err(reason) => return Poll::Ready(reason),
@@ -107,17 +107,18 @@ impl Connection {
             self.clock.saw_activity();
         }
         // Deadlines that move on are looked at when the timer fires; one that comes nearer must set it now. A delivery brings none.
-        if acted || self.socket.blocked_since().is_some() {
-            let next = self.clock.next(&self.session, self.socket.blocked_since());
+        let blocked_since = self.client.queue.blocked_since();
+        if acted || blocked_since.is_some() {
+            let next = self.clock.next(&self.session, blocked_since);
             if next < timer.fires_at {
                 timer.set(next);
             }
         }
         while timer.poll_fired(cx) {
-            if let Err(reason) = self.clock.tick(&self.client, &self.socket, &self.session) {
+            if let Err(reason) = self.clock.tick(&self.client, &self.session) {
                 return Poll::Ready(reason);
             }
-            timer.set(self.clock.next(&self.session, self.socket.blocked_since()));
+            timer.set(self.clock.next(&self.session, self.client.queue.blocked_since()));
         }
         Poll::Pending
     }
@@ -203,9 +204,9 @@ impl Clock {
         alive.min(authorized.unwrap_or(alive)).min(writable.unwrap_or(alive))
     }
 
-    fn tick(&mut self, client: &Client, socket: &Socket, session: &Session) -> Result<(), CloseReason> {
+    fn tick(&mut self, client: &Client, session: &Session) -> Result<(), CloseReason> {
         let now = Instant::now();
-        if socket.blocked_since().is_some_and(|since| since.elapsed() >= self.write_deadline) {
+        if client.queue.blocked_since().is_some_and(|since| since.elapsed() >= self.write_deadline) {
             return Err(CloseReason::SlowReader);
         }
         if let Some(until) = self.authorized_until {
@@ -234,28 +235,23 @@ fn goodbye(reason: &CloseReason) -> impl Iterator<Item = Frame> + use<> {
     event.into_iter().chain(close)
 }
 
-async fn say_goodbye(client: &Client, mut socket: Socket, reason: &CloseReason) {
+async fn say_goodbye(queue: &Queue, reason: &CloseReason) {
     match reason {
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
-        CloseReason::SlowReader | CloseReason::ClosedByClient => {
-            socket.forget_waiting();
-            client.queue.forget();
-        }
-        CloseReason::Broken => return client.queue.end(),
-        _ => client.queue.drain(socket.writing()),
+        CloseReason::SlowReader | CloseReason::ClosedByClient => queue.stop(false),
+        CloseReason::Broken => return drop(queue.end()),
+        _ => queue.stop(true),
     }
-    socket.last_words(goodbye(reason).map(Frame::into_bytes));
-    let transport = write_out(socket).await;
-    client.queue.end(); // whoever waits for the end need not wait for the client's own goodbye
-    if let Some(transport) = transport {
+    queue.last_words(goodbye(reason).map(Frame::into_bytes));
+    if let Some(transport) = write_out(queue).await {
         linger(transport).await;
     }
 }
 
-/// Writes the last words; a client that does not take them is reset.
-async fn write_out(mut socket: Socket) -> Option<Transport> {
-    let written = tokio::time::timeout(CLOSE_DEADLINE, socket.flush()).await;
-    let transport = socket.into_transport();
+/// Writes the last words; a client that does not take them is reset. Whoever waits for the end need not wait for the client's own goodbye.
+async fn write_out(queue: &Queue) -> Option<Transport> {
+    let written = tokio::time::timeout(CLOSE_DEADLINE, queue.flush()).await;
+    let transport = queue.end()?;
     if matches!(written, Ok(Ok(()))) {
         return Some(transport);
     }

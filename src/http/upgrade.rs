@@ -10,7 +10,6 @@ use axum::extract::{Path, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use herald_protocol::{CloseReason, SocketId};
-use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use hyper_util::server::conn::auto;
 use rand::RngExt as _;
@@ -19,7 +18,6 @@ use tokio::sync::Semaphore;
 use crate::apps::{App, Permit};
 use crate::connection::session::Session;
 use crate::connection::socket::Socket;
-use crate::connection::transport::Transport;
 use crate::connection::{self, Connection};
 use crate::http::error::Refusal;
 use crate::http::limits::{self, Caller, Policy};
@@ -29,6 +27,7 @@ use crate::hub::queue::{Bounds, Queue};
 use crate::integrations::sentry;
 use crate::metrics;
 use crate::parts::Parts;
+use crate::transport::Transport;
 
 /// What a client's message may have besides its event's data.
 const MESSAGE_OVERHEAD: usize = 16 * 1024;
@@ -79,12 +78,9 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
     let app = admitted.as_ref().ok().filter(|_| sentry::is_on()).map(|(app, _)| Arc::clone(app));
     let served = async move {
         let Ok(upgraded) = on_upgrade.await else { return };
-        let (socket, admitted) = match admitted {
-            Ok(admitted) => (open(upgraded, admitted.0.limits().event_data + MESSAGE_OVERHEAD), Ok(admitted)),
-            Err(reason) => (open(upgraded, MESSAGE_OVERHEAD), Err(reason)),
-        };
-        let Some(socket) = socket else { return };
-        serve(serving, socket, admitted).await;
+        // Takes the stream back from the HTTP machinery, which is freed with that.
+        let Ok(parts) = auto::upgrade::downcast::<TokioIo<Transport>>(upgraded) else { return };
+        serve(serving, parts.io.into_inner(), &parts.read_buf, admitted).await;
     };
     match app {
         Some(app) => parts.connections.spawn(sentry::connection(app.id(), peer.address, served)),
@@ -98,7 +94,15 @@ pub async fn upgrade(State(parts): State<Arc<Parts>>, Path(key): Path<String>, m
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Permit), CloseReason>) {
+async fn serve(
+    parts: Arc<Parts>,
+    transport: Transport,
+    read_ahead: &[u8],
+    admitted: Result<(Arc<App>, Permit), CloseReason>,
+) {
+    let options = &parts.config.connection;
+    let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
+    let queue = Queue::new(bounds, Some(transport));
     let (app, permit) = match admitted {
         Ok(admitted) => admitted,
         Err(reason) => {
@@ -110,13 +114,12 @@ async fn serve(parts: Arc<Parts>, socket: Socket, admitted: Result<(Arc<App>, Pe
                 // The end does not wait for that: they come back elsewhere.
                 _ = tokio::time::timeout(hold_back, parts.draining.cancelled()).await;
             }
-            return connection::refuse(socket, &reason).await;
+            return connection::refuse(&queue, &reason).await;
         }
     };
-    let options = &parts.config.connection;
-    let bounds = Bounds { max_frames: options.queue.max_frames, max_bytes: options.queue.max_bytes };
+    let socket = Socket::new(read_ahead, app.limits().event_data + MESSAGE_OVERHEAD);
     let socket_id = SocketId::from_random(rand::rng().random());
-    let client = Arc::new(Client::new(socket_id, app, Queue::new(bounds)));
+    let client = Arc::new(Client::new(socket_id, app, queue));
     let session = Session::new(Arc::clone(&parts.hub), Arc::clone(&client), permit);
     if parts.draining.is_cancelled() {
         client.close(CloseReason::ServerGoingAway);
@@ -179,10 +182,4 @@ fn handshake(headers: &HeaderMap) -> Option<HeaderValue> {
         && has(header::UPGRADE, "websocket")
         && has(header::SEC_WEBSOCKET_VERSION, "13");
     is_upgrade.then(|| tungstenite::handshake::derive_accept_key(key.as_bytes()).try_into().ok()).flatten()
-}
-
-/// Takes the stream back from the HTTP machinery, which is freed with that.
-fn open(upgraded: Upgraded, max_message: usize) -> Option<Socket> {
-    let parts = auto::upgrade::downcast::<TokioIo<Transport>>(upgraded).ok()?;
-    Some(Socket::new(parts.io.into_inner(), &parts.read_buf, max_message))
 }

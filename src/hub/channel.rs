@@ -18,12 +18,15 @@ use slab::Slab;
 use tokio::sync::mpsc;
 
 use super::client::Client;
+use super::flusher::Flushers;
 use super::frame::Frame;
+use super::queue::{Full, Handed, Way};
 use super::remote::Remote;
 use crate::metrics;
 
-/// Subscribers served before the fan-out lets others run.
+/// Subscribers served before the fan-out lets others run: a write takes long beside an entry in a queue.
 const CHUNK: usize = 1_000;
+const CHUNK_AT_ONCE: usize = 32;
 /// The way to every so-many-th subscriber is measured.
 const MEASURED: usize = 16;
 /// How long a publisher is held back by queues whose writers have not run.
@@ -41,6 +44,7 @@ pub struct Channel {
     pub name: ChannelName,
     pub(super) state: Mutex<State>,
     fan_out: tokio::sync::Mutex<()>,
+    flushers: Arc<Flushers>,
 }
 
 #[derive(Debug, Default)]
@@ -189,7 +193,10 @@ struct FanOut<'a> {
     frame: &'a Frame,
     delivery: &'a Delivery<'a>,
     published: Instant,
+    way: Way,
     delivered: u64,
+    /// Who has to be put on a flusher's list.
+    to_flush: Vec<Arc<Client>>,
     /// Whose queue had no room yet.
     waiting: Vec<Arc<Client>>,
 }
@@ -234,9 +241,14 @@ pub enum NotPublished {
 }
 
 impl Channel {
-    pub(super) fn new(name: ChannelName, remote: Option<Box<Remote>>, arrivals: Option<mpsc::Sender<Arrival>>) -> Self {
+    pub(super) fn new(
+        name: ChannelName,
+        remote: Option<Box<Remote>>,
+        arrivals: Option<mpsc::Sender<Arrival>>,
+        flushers: Arc<Flushers>,
+    ) -> Self {
         let state = Mutex::new(State { remote, arrivals, ..State::default() });
-        Self { name, state, fan_out: tokio::sync::Mutex::default() }
+        Self { name, state, fan_out: tokio::sync::Mutex::default(), flushers }
     }
 
     /// Lets `client` in and answers it, telling `on_change` what changed before anybody else can change it again.
@@ -333,7 +345,7 @@ impl Channel {
     ) -> Result<(), NotPublished> {
         let _turn = self.fan_out.lock().await;
         let published = Instant::now();
-        let number = {
+        let (number, subscribers) = {
             let mut state = self.state.lock();
             if state.gone {
                 return Err(NotPublished::Gone);
@@ -342,12 +354,15 @@ impl Channel {
                 state.keep(frame, keep, published);
             }
             state.fan_outs += 1;
-            state.fan_outs
+            (state.fan_outs, state.subscribers.len())
         };
-        let mut fan_out = FanOut { number, frame, delivery, published, delivered: 0, waiting: Vec::new() };
+        let way = self.flushers.way(published, subscribers);
+        let (to_flush, waiting) = (Vec::new(), Vec::new());
+        let mut fan_out = FanOut { number, frame, delivery, published, way, delivered: 0, to_flush, waiting };
         let mut cursor = 0;
         loop {
             let next = self.state.lock().serve(cursor, &mut fan_out);
+            self.flushers.add(std::mem::take(&mut fan_out.to_flush));
             match next {
                 Some(next) => cursor = next,
                 None => break,
@@ -361,7 +376,7 @@ impl Channel {
         }
         let catch_up = async {
             for client in &fan_out.waiting {
-                while client.queue.offer(frame, None).is_err() {
+                while client.queue.offer(frame, None, Way::ByTask).is_err() {
                     client.queue.room(frame).await;
                 }
             }
@@ -575,19 +590,25 @@ impl State {
     /// Serves one chunk of a fan-out from `cursor`; returns where the next begins, if there is one.
     fn serve(&mut self, cursor: usize, fan_out: &mut FanOut<'_>) -> Option<usize> {
         // A slab keeps everyone's place while others come and go, so the cursor stays true between chunks.
-        let end = (cursor + CHUNK).min(self.subscribers.capacity());
-        for slot in cursor..end {
+        let mut left = if fan_out.way == Way::AtOnce { CHUNK_AT_ONCE } else { CHUNK };
+        for slot in cursor..self.subscribers.capacity() {
             let Some(subscriber) = self.subscribers.get_mut(slot) else { continue };
+            if left == 0 {
+                return Some(slot);
+            }
+            left -= 1;
             if subscriber.entered >= fan_out.number || !subscriber.is_meant(fan_out.delivery) {
                 continue;
             }
             let measured = (slot % MEASURED == 0).then_some(fan_out.published);
-            if subscriber.client.queue.offer(fan_out.frame, measured).is_err() {
-                fan_out.waiting.push(Arc::clone(&subscriber.client));
+            match subscriber.client.queue.offer(fan_out.frame, measured, fan_out.way) {
+                Ok(Handed::Over) => {}
+                Ok(Handed::ToFlush) => fan_out.to_flush.push(Arc::clone(&subscriber.client)),
+                Err(Full) => fan_out.waiting.push(Arc::clone(&subscriber.client)),
             }
             fan_out.delivered += 1;
         }
-        (end < self.subscribers.capacity()).then_some(end)
+        None
     }
 
     fn retire(&mut self, now: Instant) -> bool {

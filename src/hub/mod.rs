@@ -12,11 +12,14 @@
 mod bindings;
 pub mod channel;
 pub mod client;
+pub mod flusher;
 pub mod frame;
 pub mod node;
+pub mod pressure;
 pub mod queue;
 pub mod remote;
 pub mod users;
+pub mod wire;
 
 use std::collections::HashSet;
 use std::future::Future;

@@ -14,6 +14,7 @@ use tokio::sync::{Notify, mpsc};
 use super::bindings::Lately;
 use super::channel::{Arrival, Channel, Delivery, NotPublished};
 use super::client::Client;
+use super::flusher::Flushers;
 use super::frame::Frame;
 use super::remote::Remote;
 use super::users::Users;
@@ -31,6 +32,8 @@ pub struct Node {
     in_cluster: bool,
     arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
     pub(super) lately: Lately,
+    /// Who writes what waits for many.
+    pub flushers: Arc<Flushers>,
 }
 
 /// What one app has on this node.
@@ -50,6 +53,7 @@ pub struct Room {
     counts: Option<DueList<Arc<Channel>>>,
     /// Who hears of those who come to users' own channels, if anybody does.
     arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
+    flushers: Arc<Flushers>,
 }
 
 /// Arrivals that wait to be heard of.
@@ -65,6 +69,7 @@ impl Node {
             in_cluster,
             arrivals: Arc::default(),
             lately: Lately::default(),
+            flushers: Arc::default(),
         };
         apps.iter().for_each(|app| node.open(&app, webhooks.of(&app)));
         node
@@ -81,6 +86,7 @@ impl Node {
             in_cluster: self.in_cluster,
             counts: (!self.in_cluster).then(DueList::default),
             arrivals: Arc::clone(&self.arrivals),
+            flushers: Arc::clone(&self.flushers),
         });
         self.rooms.rcu(|rooms| {
             let mut rooms = HashMap::clone(rooms);
@@ -156,7 +162,7 @@ impl Room {
         self.find(name).unwrap_or_else(|| {
             let remote = || self.in_cluster.then(|| Box::new(Remote::default()));
             let arrivals = || self.arrivals.get().filter(|_| is_users_own(name)).cloned();
-            let new = || Arc::new(Channel::new(name.clone(), remote(), arrivals()));
+            let new = || Arc::new(Channel::new(name.clone(), remote(), arrivals(), Arc::clone(&self.flushers)));
             Arc::clone(&self.channels.entry(name.clone()).or_insert_with(new))
         })
     }

@@ -376,9 +376,9 @@ mod tests {
     #[test]
     fn who_waited_for_more_than_the_next_server_has_counted_is_answered_all_the_same() {
         let name = ChannelName::parse("presence-room", 200).unwrap();
-        let channel = Arc::new(Channel::new(name, Some(Box::default()), None));
+        let channel = Arc::new(Channel::new(name, Some(Box::default()), None, Arc::default()));
         let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
-        let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
+        let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 }, None);
         let client = Arc::new(Client::new(SocketId::from_random(1), app, queue));
         let user_id = UserId::parse("ann").unwrap();
         let member = MemberData { user_id: user_id.clone(), user_info: "{}".into() };

@@ -348,7 +348,7 @@ mod tests {
         const WATCHERS: u64 = 50_000;
         let app = Apps::new(vec![AppOptions::default()]).by_id("").unwrap();
         let client = |number: u64| {
-            let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 });
+            let queue = Queue::new(Bounds { max_frames: 10, max_bytes: 10_000 }, None);
             Arc::new(Client::new(SocketId::from_random(number), Arc::clone(&app), queue))
         };
         let clients: Vec<_> = (0..WATCHERS).map(client).collect();

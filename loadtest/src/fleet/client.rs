@@ -38,6 +38,8 @@ pub(crate) struct Client {
     pub(super) member: Option<String>,
     /// It does not read.
     pub(super) is_stalled: bool,
+    /// It did not read for a while, and what it has missed is nobody's fault but its own.
+    pub(super) was_stalled: bool,
     pub(super) close_code: Option<u16>,
     begun: Instant,
     /// What came of a frame so far.
@@ -48,7 +50,7 @@ pub(crate) struct Client {
 /// Which numbers have come. Where nothing goes wrong that is one counter.
 #[derive(Debug, Default)]
 struct Order {
-    /// The number that is next; before the first event, none is expected in particular.
+    /// The number that is next; whoever comes while events are published expects none in particular at first.
     next: Option<u64>,
     missing: Vec<u64>,
 }
@@ -87,6 +89,7 @@ impl Client {
             channel,
             member,
             is_stalled: false,
+            was_stalled: false,
             close_code: None,
             begun: Instant::now(),
             partial: Vec::new(),
@@ -98,6 +101,11 @@ impl Client {
     pub(super) fn lost(&self, published: u64) -> u64 {
         let behind = published.saturating_sub(self.order.next.unwrap_or(0));
         behind + self.order.missing.len() as u64
+    }
+
+    /// The next number is 0.
+    pub(super) fn begin_again(&mut self) {
+        self.order = Order { next: Some(0), missing: Vec::new() };
     }
 
     /// Goes on with what has become possible; `other` is told of texts that are no stamped event.

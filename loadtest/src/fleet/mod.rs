@@ -195,7 +195,7 @@ impl Fleet {
     /// A client reads nothing any more, and its kernel takes as little as it can.
     pub(crate) fn stall(&mut self, number: usize) -> anyhow::Result<()> {
         let client = self.clients.get_mut(number).context("no such client")?;
-        client.is_stalled = true;
+        (client.is_stalled, client.was_stalled) = (true, true);
         Ok(socket2::SockRef::from(&client.stream).set_recv_buffer_size(4096)?)
     }
 
@@ -230,6 +230,12 @@ impl Fleet {
         Ok(())
     }
 
+    /// Forgets what came, and expects every channel's numbers from 0 again.
+    pub(crate) fn begin_again(&mut self) -> anyhow::Result<()> {
+        self.clients.iter_mut().for_each(Client::begin_again);
+        self.forget()
+    }
+
     /// How long each client took from TCP's first packet until it was where it shall be.
     pub(crate) const fn handshakes(&self) -> &Latencies {
         &self.desk.handshakes
@@ -237,7 +243,7 @@ impl Fleet {
 
     /// Events that clients did not get, of so many on each channel; those who are over did not want them.
     pub(crate) fn lost(&self, published: &[u64]) -> u64 {
-        let live = self.clients.iter().filter(|client| client.stage == Stage::Live && !client.is_stalled);
+        let live = self.clients.iter().filter(|client| client.stage == Stage::Live && !client.was_stalled);
         live.map(|client| {
             let published = client.channel.and_then(|channel| published.get(channel));
             client.lost(published.copied().unwrap_or_default())

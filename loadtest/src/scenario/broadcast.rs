@@ -81,6 +81,7 @@ pub(crate) fn deliver(
     let (of_each, stop) = ((subscribers / publishing.channels.len()) as u64, AtomicBool::new(false));
     let asked_for = u64::from(publishing.rate) * publishing.period.as_secs() * of_each;
     let progress = bench.progress("delivering", asked_for);
+    fleet.begin_again()?;
     thread::scope(|scope| {
         let running = scope.spawn(|| publishing.run(site, bench.clock, &stop));
         while !running.is_finished() {

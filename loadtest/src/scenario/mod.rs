@@ -3,16 +3,21 @@
 pub(crate) mod broadcast;
 pub(crate) mod connect;
 pub(crate) mod publish;
+pub(crate) mod slow;
+pub(crate) mod storm;
 
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
 
+use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::floor;
 use crate::outcome::Outcome;
-use crate::target::Target;
+use crate::target::{Site, Target};
 
 /// How long what was sent last may be under way.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -32,6 +37,10 @@ pub(crate) enum Scenario {
     Broadcast(broadcast::Broadcast),
     /// Triggers over HTTP with nobody subscribed: requests a second, CPU for each
     Publish(publish::Publish),
+    /// All clients are cut off at once and come back at once: how long until all are counted right, and what others notice of it
+    Storm(storm::Storm),
+    /// Readers that have stopped reading among others: what those notice of it, and what the server does
+    Slow(slow::Slow),
 }
 
 /// What every measurement needs.
@@ -63,6 +72,8 @@ impl Scenario {
             Self::Connect(connect) => connect.measure(target, bench),
             Self::Broadcast(broadcast) => broadcast.measure(target, bench),
             Self::Publish(publish) => publish.measure(target, bench),
+            Self::Storm(storm) => storm.measure(target, bench),
+            Self::Slow(slow) => slow.measure(target, bench),
         }
     }
 
@@ -72,6 +83,8 @@ impl Scenario {
             Self::Connect(_) => "connect",
             Self::Broadcast(_) => "broadcast",
             Self::Publish(_) => "publish",
+            Self::Storm(_) => "storm",
+            Self::Slow(_) => "slow",
         }
     }
 
@@ -79,7 +92,7 @@ impl Scenario {
     pub(crate) const fn floor_bytes(&self) -> Option<usize> {
         match self {
             Self::Broadcast(broadcast) if broadcast.channels == 1 => Some(broadcast.bytes),
-            Self::Broadcast(_) => None,
+            Self::Broadcast(_) | Self::Storm(_) | Self::Slow(_) => None,
             Self::Connect(_) | Self::Publish(_) => Some(200),
         }
     }
@@ -91,5 +104,40 @@ pub(crate) fn channels(count: u32) -> Vec<String> {
         0 => Vec::new(),
         1 => vec![floor::CHANNEL.to_owned()],
         more => (0..more).map(|number| format!("{}-{number:05}", floor::CHANNEL)).collect(),
+    }
+}
+
+/// How many the server says are subscribed to a channel.
+pub(crate) fn subscription_count(backend: &mut Backend, site: &Site, channel: &str) -> anyhow::Result<usize> {
+    let endpoint = format!("channels/{channel}");
+    let request = site.app.request(site.address, "GET", &endpoint, &[("info", "subscription_count")], "");
+    count_in(backend.ask_for(&request)?, "subscription_count")
+}
+
+/// A number in what the server says about a channel; one that nobody is on has none.
+fn count_in(said: &str, name: &str) -> anyhow::Result<usize> {
+    let said: Value = serde_json::from_str(said).with_context(|| format!("the server said {said}"))?;
+    match said.get(name) {
+        Some(count) => Ok(usize::try_from(count.as_u64().with_context(|| format!("the server said {said}"))?)?),
+        None => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_channel_without_anybody_has_no_count() {
+        assert_eq!(count_in(r#"{"occupied":true,"subscription_count":7}"#, "subscription_count").unwrap(), 7);
+        assert_eq!(count_in(r#"{"occupied":false}"#, "subscription_count").unwrap(), 0);
+        assert!(count_in("<html>", "subscription_count").is_err());
+    }
+
+    #[test]
+    fn one_channel_is_the_bare_servers() {
+        assert_eq!(channels(1), [floor::CHANNEL]);
+        assert_eq!(channels(2), ["load-00000", "load-00001"]);
+        assert!(channels(0).is_empty());
     }
 }
