@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use herald_protocol::{CloseReason, server};
+use herald_protocol::{CloseReason, SocketId, server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tungstenite::Message;
@@ -41,22 +41,33 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Puts the parts together; [`run`] does the rest.
+    /// Puts the parts together; [`run`] does the rest. Before its first frame the client gets `answer`, what its handshake still lacks.
     #[must_use]
-    pub fn new(client: Arc<Client>, socket: Socket, session: Session, options: &ConnectionOptions) -> Self {
+    pub fn new(
+        client: Arc<Client>,
+        mut socket: Socket,
+        session: Session,
+        options: &ConnectionOptions,
+        answer: &[u8],
+    ) -> Self {
         let clock = Clock::new(options, client.app.options().require_authorized_within);
+        let hello = Frame::text(&server::connection_established(client.socket_id, clock.activity_timeout));
+        socket.greet(answer, hello.into_bytes());
         Self { client, socket, session, clock }
+    }
+
+    /// The client's.
+    #[must_use]
+    pub fn socket_id(&self) -> SocketId {
+        self.client.socket_id
     }
 }
 
-/// Serves one client to its end.
-pub async fn run(mut connection: Connection) -> CloseReason {
-    connection
-        .client
-        .send(&server::connection_established(connection.client.socket_id, connection.clock.activity_timeout));
+/// Serves one client to its end. Boxed: each future that holds a connection would have room for it twice.
+pub async fn run(mut connection: Box<Connection>) -> CloseReason {
     let reason = connection.serve().await;
     connection.session.leave(); // out of every channel first, then time for a goodbye
-    let Connection { client, socket, .. } = connection;
+    let Connection { client, socket, .. } = *connection;
     Box::pin(say_goodbye(&client, socket, &reason)).await; // boxed: its buffers are needed at the end only
     reason
 }

@@ -80,6 +80,12 @@ impl Socket {
         }
     }
 
+    /// The first that goes out: the client's first frame, in one piece with what its handshake still lacks.
+    pub fn greet(&mut self, answer: &[u8], hello: Bytes) {
+        let bytes = if answer.is_empty() { hello } else { [answer, &hello].concat().into() };
+        self.writing = VecDeque::from([Outbound { bytes, published: None }]);
+    }
+
     /// The next message, or why there will be none.
     pub fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Message, CloseReason>> {
         if self.replies.len() > MAX_REPLIES {
