@@ -226,12 +226,7 @@ impl Unserved {
     }
 }
 
-async fn serve(
-    transport: Transport,
-    peer: Peer,
-    tls: Option<Arc<Tls>>,
-    serving: Arc<Serving>,
-) -> Result<(), Unserved> {
+async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Arc<Serving>) -> Result<(), Unserved> {
     let mut transport = match (transport, tls) {
         (Transport::Tcp(stream), Some(tls)) => {
             let handshake = Box::pin(tls.acceptor().accept(stream));
@@ -305,5 +300,23 @@ async fn serve_http(
                 connection.as_mut().graceful_shutdown();
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_accepted_has_what_was_set_of_the_listener() {
+        let config = Config::default();
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), "server.listen", &config).unwrap();
+        let _client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        let timeout = config.connection.gone_after();
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), timeout);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(timeout));
     }
 }

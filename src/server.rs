@@ -79,7 +79,8 @@ pub async fn run(
     let recorded = metrics::install()?;
     let tls = Tls::load(&config.tls)?.map(Arc::new);
     let main = Listener::bind(&config, tls.clone()).await?;
-    let watching = config.metrics.listen.map(|address| Listener::bind_plain(address, "metrics.listen", &config)).transpose()?;
+    let watching =
+        config.metrics.listen.map(|address| Listener::bind_plain(address, "metrics.listen", &config)).transpose()?;
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));

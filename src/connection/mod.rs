@@ -51,7 +51,7 @@ impl Connection {
         answer: &[u8],
     ) -> Self {
         let clock = Clock::new(options, client.app.options().require_authorized_within);
-        let hello = Frame::text(&server::connection_established(client.socket_id, clock.activity_timeout));
+        let hello = Frame::text(&server::connection_established(client.socket_id, options.activity_timeout));
         socket.greet(answer, hello.into_bytes());
         Self { client, socket, session, clock }
     }
@@ -176,7 +176,6 @@ impl Timer {
 /// earliest that may be due and looks again.
 #[derive(Debug)]
 struct Clock {
-    activity_timeout: Duration,
     ping_after: Duration,
     pong_timeout: Duration,
     write_deadline: Duration,
@@ -189,7 +188,6 @@ impl Clock {
     fn new(options: &ConnectionOptions, require_authorized_within: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
-            activity_timeout: options.activity_timeout,
             ping_after: options.activity_timeout + options.activity_grace,
             pong_timeout: options.pong_timeout,
             write_deadline: options.write_deadline,

@@ -118,7 +118,9 @@ impl Handshake {
 fn is_plain(target: &str) -> bool {
     let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     let (key, query) = target.split_once('?').unwrap_or((target, ""));
-    !key.is_empty() && key.bytes().all(is_usual) && query.bytes().all(|byte| is_usual(byte) || b"=&%+:,/".contains(&byte))
+    !key.is_empty()
+        && key.bytes().all(is_usual)
+        && query.bytes().all(|byte| is_usual(byte) || b"=&%+:,/".contains(&byte))
 }
 
 impl Client {
@@ -136,5 +138,61 @@ impl Client {
         let peer = peer.behind_proxies(headers, &self.parts.config.server.trusted_proxies);
         let (key, query) = target.split_once('?').unwrap_or((target, ""));
         upgrade::admit(&self.parts, Wish { key, query, peer, headers }).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const REST: &str = "Host: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                        Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+    fn parse(head: &str, prefix: &str) -> Option<Handshake> {
+        Handshake::parse(&Bytes::copy_from_slice(head.as_bytes()), prefix)
+    }
+
+    #[test]
+    fn a_whole_handshake_is_taken_with_what_stands_behind_it() {
+        let head = format!(
+            "GET /p/app/key-1?protocol=7&version=8.6%2B1 HTTP/1.1\r\n{REST}Origin: https://a.b\r\n\r\n\u{1}frame"
+        );
+        let taken = parse(&head, "/p").unwrap();
+        assert_eq!(taken.target, "key-1?protocol=7&version=8.6%2B1");
+        assert_eq!(taken.headers["origin"], "https://a.b");
+        assert_eq!(&*taken.read_ahead, b"\x01frame");
+        let answer = String::from_utf8(taken.answer.to_vec()).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 101 Switching Protocols\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+        assert!(answer.contains("\r\nsec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"), "{answer}");
+    }
+
+    #[test]
+    fn whatever_is_not_plainly_a_handshake_is_left_to_http() {
+        for (start, more, rule) in [
+            ("GET /app/key HTTP/1.1", "", "another prefix"),
+            ("GET /p/app/ HTTP/1.1", "", "no key"),
+            ("GET /p/app/key/more HTTP/1.1", "", "another address"),
+            ("GET /p/app/k%65y HTTP/1.1", "", "a key that has to be decoded"),
+            ("GET /p/app/key?a=\"b\" HTTP/1.1", "", "characters that have to be looked at"),
+            ("GET /p/app/key HTTP/1.0", "", "a version without upgrades"),
+            ("POST /p/app/key HTTP/1.1", "", "another method"),
+            ("GET /p/app/key HTTP/1.1", "Content-Length: 2\r\n", "a body"),
+            ("GET /p/app/key HTTP/1.1", "Transfer-Encoding: chunked\r\n", "a body"),
+            ("GET /p/app/key HTTP/1.1", "Expect: 100-continue\r\n", "a wish"),
+            ("GET /p/app/key HTTP/1.1", "Broken header: 1\r\n", "garbage"),
+        ] {
+            assert!(parse(&format!("{start}\r\n{REST}{more}\r\n"), "/p").is_none(), "{rule}");
+        }
+        let whole = format!("GET /p/app/key HTTP/1.1\r\n{REST}\r\n");
+        assert!(parse(&whole, "/p").is_some());
+        for end in 0..whole.len() {
+            assert!(parse(&whole[..end], "/p").is_none(), "cut at {end}");
+        }
+        for missing in REST.lines().skip(1) {
+            let without = whole.replace(&format!("{missing}\r\n"), "");
+            assert!(parse(&without, "/p").is_none(), "without {missing}");
+        }
+        let many = "X: y\r\n".repeat(HEADERS);
+        assert!(parse(&format!("GET /p/app/key HTTP/1.1\r\n{REST}{many}\r\n"), "/p").is_none(), "many headers");
     }
 }
