@@ -1,4 +1,5 @@
-//! Accepting: TCP, TLS or a unix socket; each stream is served HTTP/1.1 or 2 until it ends or becomes a WebSocket.
+//! Accepting: TCP, TLS or a unix socket; each stream is a client's from its first bytes on ([`straight`]), or is served HTTP/1.1 or 2 until
+//! it ends or becomes a WebSocket.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,11 +11,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,9 +24,10 @@ use tower_service::Service as _;
 
 use crate::config::{Config, Listen};
 use crate::http::peer::Peer;
-use crate::reload::Routes;
+use crate::http::straight::{self, First};
+use crate::reload::{Current, Routes};
 use crate::tls::Tls;
-use crate::transport::Transport;
+use crate::transport::{Rewound, Transport};
 
 /// How long a backend may keep a connection open between two requests.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
@@ -56,10 +59,10 @@ enum Socket {
 pub struct Serving {
     /// Who answers.
     pub router: Routes,
+    /// What clients are let in by who need no HTTP; `None` where there are no clients.
+    pub clients: Option<Current>,
     /// How long a peer may take until its first request is there.
     pub handshake_timeout: Duration,
-    /// After how long without an answer the kernel gives a peer up.
-    pub peer_timeout: Duration,
     /// Cancelled when no more are accepted; requests under way are finished.
     pub stop: CancellationToken,
     /// The streams' tasks.
@@ -73,7 +76,7 @@ impl Listener {
     /// When the address is taken or not ours.
     pub async fn bind(config: &Config, tls: Option<Arc<Tls>>) -> anyhow::Result<Self> {
         let socket = match &config.server.listen {
-            Listen::Tcp(address) => Socket::Tcp(bind_tcp(*address, "server.listen")?),
+            Listen::Tcp(address) => Socket::Tcp(bind_tcp(*address, "server.listen", config)?),
             Listen::Unix(path) => Socket::Unix(bind_unix(path).await?, path.clone()),
         };
         Ok(Self { socket, tls })
@@ -83,8 +86,8 @@ impl Listener {
     ///
     /// # Errors
     /// When the address is taken or not ours.
-    pub fn bind_plain(address: SocketAddr, option: &str) -> anyhow::Result<Self> {
-        Ok(Self { socket: Socket::Tcp(bind_tcp(address, option)?), tls: None })
+    pub fn bind_plain(address: SocketAddr, option: &str, config: &Config) -> anyhow::Result<Self> {
+        Ok(Self { socket: Socket::Tcp(bind_tcp(address, option, config)?), tls: None })
     }
 
     /// Where it listens, with the port that it has got.
@@ -114,6 +117,7 @@ impl Listener {
 
     /// Accepts and serves until it is stopped.
     pub async fn serve(self, serving: Serving) {
+        let serving = Arc::new(serving);
         let mut told: Option<Instant> = None;
         loop {
             let accepted = tokio::select! {
@@ -122,7 +126,7 @@ impl Listener {
             };
             match accepted {
                 Ok((transport, peer)) => {
-                    let (tls, one) = (self.tls.clone(), serving.clone());
+                    let (tls, one) = (self.tls.clone(), Arc::clone(&serving));
                     serving.tasks.spawn(async move {
                         match serve(transport, peer, tls, one).await {
                             Err(reason) if reason.is_refusal() => {
@@ -164,13 +168,19 @@ impl Listener {
     }
 }
 
-fn bind_tcp(address: SocketAddr, option: &str) -> anyhow::Result<TcpListener> {
+/// What is set of the listening socket holds for each that is accepted, and need not be said to the kernel again.
+fn bind_tcp(address: SocketAddr, option: &str, config: &Config) -> anyhow::Result<TcpListener> {
     let problem = || format!("{option}: cannot listen on {address}");
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
         .with_context(problem)?;
     let bind = || {
         socket.set_reuse_address(true)?; // a restart need not wait for the connections of before to be forgotten
         socket.set_nonblocking(true)?;
+        socket.set_tcp_nodelay(true)?;
+        // A vanished peer is noticed by the kernel too, with data in flight or without.
+        let timeout = config.connection.gone_after();
+        socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(timeout))?;
+        socket.set_tcp_user_timeout(Some(timeout))?;
         socket.bind(&address.into())?;
         socket.listen(4096)
     };
@@ -216,32 +226,50 @@ impl Unserved {
     }
 }
 
-async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Serving) -> Result<(), Unserved> {
-    let transport = match (transport, tls) {
-        (Transport::Tcp(stream), tls) => {
-            prepare(&stream, serving.peer_timeout)?;
-            match tls {
-                None => Transport::Tcp(stream),
-                Some(tls) => {
-                    let handshake = tls.acceptor().accept(stream);
-                    let stream = tokio::time::timeout(serving.handshake_timeout, handshake).await;
-                    let stream = stream.map_err(|_| Unserved::SlowHandshake)?.map_err(Unserved::Handshake)?;
-                    Transport::Tls(Box::new(stream))
-                }
-            }
+async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving: Arc<Serving>) -> Result<(), Unserved> {
+    let mut transport = match (transport, tls) {
+        (Transport::Tcp(stream), Some(tls)) => {
+            let handshake = Box::pin(tls.acceptor().accept(stream));
+            let stream = tokio::time::timeout(serving.handshake_timeout, handshake).await;
+            let stream = stream.map_err(|_| Unserved::SlowHandshake)?.map_err(Unserved::Handshake)?;
+            Transport::Tls(Box::new(stream))
         }
         (other, _) => other,
     };
-    serve_http(transport, peer, serving).await
+    let until = Instant::now() + serving.handshake_timeout;
+    let mut read = Bytes::new();
+    if let Some(clients) = serving.clients.as_ref().filter(|_| straight::is_open()) {
+        let first = tokio::select! {
+            biased;
+            first = straight::first(&mut transport, clients) => first?,
+            () = serving.stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep_until(until) => return Err(Unserved::NoRequest),
+        };
+        match first {
+            First::Client(client) => {
+                drop(serving);
+                client.serve(transport, peer).await;
+                return Ok(());
+            }
+            First::Other(bytes) => read = bytes,
+        }
+    }
+    // Boxed: clients, who stay, need not have room for it.
+    Box::pin(serve_http(Rewound::new(read, transport), peer, until, serving)).await
 }
 
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.
-async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Result<(), Unserved> {
+async fn serve_http(
+    transport: Rewound,
+    peer: Peer,
+    first_until: Instant,
+    serving: Arc<Serving>,
+) -> Result<(), Unserved> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(KEEP_ALIVE).max_buf_size(HEAD);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(HTTP2_STREAMS).keep_alive_interval(HTTP2_PING);
     let requests = Arc::new(AtomicU64::new(0));
-    let (router, counted) = (serving.router, Arc::clone(&requests));
+    let (router, counted) = (Arc::clone(&serving.router), Arc::clone(&requests));
     let service = service_fn(move |mut request: hyper::Request<Incoming>| {
         counted.fetch_add(1, Ordering::Relaxed);
         request.extensions_mut().insert(peer);
@@ -249,7 +277,7 @@ async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Resul
     });
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(transport), service);
     tokio::pin!(connection);
-    let patience = tokio::time::sleep(serving.handshake_timeout);
+    let patience = tokio::time::sleep_until(first_until);
     tokio::pin!(patience);
     let (mut seen, mut stopping) = (0, false);
     loop {
@@ -275,10 +303,20 @@ async fn serve_http(transport: Transport, peer: Peer, serving: Serving) -> Resul
     }
 }
 
-/// A vanished peer is noticed by the kernel too, with data in flight or without.
-fn prepare(stream: &TcpStream, timeout: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let socket = socket2::SockRef::from(stream);
-    socket.set_tcp_keepalive(&socket2::TcpKeepalive::new().with_time(timeout))?;
-    socket.set_tcp_user_timeout(Some(timeout))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_is_accepted_has_what_was_set_of_the_listener() {
+        let config = Config::default();
+        let listener = bind_tcp("127.0.0.1:0".parse().unwrap(), "server.listen", &config).unwrap();
+        let _client = tokio::net::TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let socket = socket2::SockRef::from(&accepted);
+        let timeout = config.connection.gone_after();
+        assert!(socket.tcp_nodelay().unwrap() && socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), timeout);
+        assert_eq!(socket.tcp_user_timeout().unwrap(), Some(timeout));
+    }
 }

@@ -22,6 +22,8 @@ use crate::tls::Tls;
 
 /// Routes that may be others for the next request.
 pub type Routes = Arc<ArcSwap<Router>>;
+/// Parts that may be others for the next client.
+pub type Current = Arc<ArcSwap<Parts>>;
 
 /// Sections and options that are in effect as soon as they are read.
 const AT_ONCE: &[&str] = &[
@@ -57,6 +59,8 @@ pub struct Reload {
     parts: Arc<Parts>,
     recorded: PrometheusHandle,
     tls: Option<Arc<Tls>>,
+    /// What clients get who come without a request to the routes.
+    pub current: Current,
     /// The main listener's.
     pub main: Routes,
     /// Those of the listener for those who watch.
@@ -75,7 +79,8 @@ impl Reload {
     ) -> Self {
         let main = Arc::new(ArcSwap::from_pointee(http::routes(Arc::clone(&parts))));
         let watching = Arc::new(ArcSwap::from_pointee(ops::routes(Arc::clone(&parts), recorded.clone())));
-        Self { again, written, parts, recorded, tls, main, watching }
+        let current = Arc::new(ArcSwap::new(Arc::clone(&parts)));
+        Self { again, written, parts, recorded, tls, current, main, watching }
     }
 
     /// What is in effect.
@@ -138,6 +143,7 @@ impl Reload {
             parts.hub.node.open(app, parts.webhooks.of(app));
         });
         self.parts = Arc::new(parts);
+        self.current.store(Arc::clone(&self.parts));
         self.main.store(Arc::new(http::routes(Arc::clone(&self.parts))));
         self.watching.store(Arc::new(ops::routes(Arc::clone(&self.parts), self.recorded.clone())));
         self.parts.hub.node.send_away();

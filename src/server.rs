@@ -35,7 +35,7 @@ use crate::notifications::Notifications;
 use crate::notifications::create::Defaults;
 use crate::outgoing::Outgoing;
 use crate::parts::Parts;
-use crate::reload::{Again, Reload, Routes};
+use crate::reload::{Again, Current, Reload, Routes};
 use crate::rotation;
 use crate::store::{self, Store};
 use crate::tls::Tls;
@@ -79,7 +79,8 @@ pub async fn run(
     let recorded = metrics::install()?;
     let tls = Tls::load(&config.tls)?.map(Arc::new);
     let main = Listener::bind(&config, tls.clone()).await?;
-    let watching = config.metrics.listen.map(|address| Listener::bind_plain(address, "metrics.listen")).transpose()?;
+    let watching =
+        config.metrics.listen.map(|address| Listener::bind_plain(address, "metrics.listen", &config)).transpose()?;
     let mut signals = Signals::new()?;
 
     let apps = Arc::new(Apps::new(config.apps.clone()));
@@ -164,10 +165,10 @@ pub async fn run(
     let mut reload = Reload::new(again, written, Arc::clone(&parts), recorded.clone(), tls);
     if let Some(listener) = watching {
         announce(&format!("metrics on {}", listener.url()?));
-        watched.tasks.spawn(listener.serve(watched.serving(&parts, &reload.watching)));
+        watched.tasks.spawn(listener.serve(watched.serving(&parts, &reload.watching, None)));
     }
     let streams = Background::default();
-    streams.tasks.spawn(main.serve(streams.serving(&parts, &reload.main)));
+    streams.tasks.spawn(main.serve(streams.serving(&parts, &reload.main, Some(&reload.current))));
     background.spawn(sweep(Arc::clone(&parts)));
     background.spawn(upkeep(recorded));
     let hub = Arc::clone(&parts.hub);
@@ -292,12 +293,11 @@ impl Background {
         self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
     }
 
-    fn serving(&self, parts: &Parts, routes: &Routes) -> Serving {
-        let connection = &parts.config.connection;
+    fn serving(&self, parts: &Parts, routes: &Routes, clients: Option<&Current>) -> Serving {
         Serving {
             router: Arc::clone(routes),
+            clients: clients.cloned(),
             handshake_timeout: parts.config.server.handshake_timeout,
-            peer_timeout: connection.activity_timeout + connection.activity_grace + connection.pong_timeout,
             stop: self.stop.clone(),
             tasks: self.tasks.clone(),
         }

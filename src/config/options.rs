@@ -237,6 +237,14 @@ options! {
     }
 }
 
+impl ConnectionOptions {
+    /// After how long without an answer a peer counts as gone.
+    #[must_use]
+    pub fn gone_after(&self) -> Duration {
+        self.activity_timeout + self.activity_grace + self.pong_timeout
+    }
+}
+
 options! {
     /// What may wait for one client that reads slowly; over the bound it is closed with 4100.
     pub struct QueueOptions {

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use herald_protocol::{CloseReason, server};
+use herald_protocol::{CloseReason, SocketId, server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::{Instant, Sleep};
 use tungstenite::Message;
@@ -41,22 +41,33 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Puts the parts together; [`run`] does the rest.
+    /// Puts the parts together; [`run`] does the rest. Before its first frame the client gets `answer`, what its handshake still lacks.
     #[must_use]
-    pub fn new(client: Arc<Client>, socket: Socket, session: Session, options: &ConnectionOptions) -> Self {
+    pub fn new(
+        client: Arc<Client>,
+        socket: Socket,
+        session: Session,
+        options: &ConnectionOptions,
+        answer: &[u8],
+    ) -> Self {
         let clock = Clock::new(options, client.app.options().require_authorized_within);
+        let hello = Frame::text(&server::connection_established(client.socket_id, options.activity_timeout));
+        client.queue.begin_with(if answer.is_empty() { hello.into_bytes() } else { [answer, &hello.into_bytes()].concat().into() });
         Self { client, socket, session, clock }
+    }
+
+    /// The client's.
+    #[must_use]
+    pub fn socket_id(&self) -> SocketId {
+        self.client.socket_id
     }
 }
 
-/// Serves one client to its end.
-pub async fn run(mut connection: Connection) -> CloseReason {
-    connection
-        .client
-        .send(&server::connection_established(connection.client.socket_id, connection.clock.activity_timeout));
+/// Serves one client to its end. Boxed: each future that holds a connection would have room for it twice.
+pub async fn run(mut connection: Box<Connection>) -> CloseReason {
     let reason = connection.serve().await;
     connection.session.leave(); // out of every channel first, then time for a goodbye
-    let Connection { client, .. } = connection;
+    let Connection { client, .. } = *connection;
     Box::pin(say_goodbye(&client.queue, &reason)).await; // boxed: its buffers are needed at the end only
     reason
 }
@@ -166,7 +177,6 @@ impl Timer {
 /// earliest that may be due and looks again.
 #[derive(Debug)]
 struct Clock {
-    activity_timeout: Duration,
     ping_after: Duration,
     pong_timeout: Duration,
     write_deadline: Duration,
@@ -179,7 +189,6 @@ impl Clock {
     fn new(options: &ConnectionOptions, require_authorized_within: Option<Duration>) -> Self {
         let now = Instant::now();
         Self {
-            activity_timeout: options.activity_timeout,
             ping_after: options.activity_timeout + options.activity_grace,
             pong_timeout: options.pong_timeout,
             write_deadline: options.write_deadline,

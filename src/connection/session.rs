@@ -3,7 +3,7 @@
 //! Start at [`Session::receive`]. Answers go through the client's own queue, so they keep their order with what the hub sends. Not
 //! here: bytes and time (`connection`), other clients (`hub`).
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,8 @@ pub struct Session {
     client: Arc<Client>,
     /// The client's place among its app's connections.
     permit: Option<Permit>,
-    subscriptions: HashMap<ChannelName, Subscription>,
+    /// By their names. Most clients have one or a few, whom a map would cost more than all that is in it.
+    subscriptions: Vec<Subscription>,
     user: Option<Box<SignedIn>>,
     authorized: bool,
     /// When the next client event would be due if they came evenly.
@@ -58,7 +59,7 @@ impl Session {
             hub,
             client,
             permit: Some(permit),
-            subscriptions: HashMap::new(),
+            subscriptions: Vec::new(),
             user: None,
             authorized: false,
             events_due: None,
@@ -104,7 +105,7 @@ impl Session {
 
     /// Takes the client out of everything; the connection's last step but the goodbye.
     pub fn leave(&mut self) {
-        for (_, subscription) in self.subscriptions.drain() {
+        for subscription in std::mem::take(&mut self.subscriptions) {
             self.hub.unsubscribe(&self.client, &subscription);
         }
         if let Some(user) = self.user.take() {
@@ -143,7 +144,7 @@ impl Session {
         }
         let member = if kind.is_presence() { Some(self.member(wish)?) } else { None };
         self.authorized |= kind.needs_authorization();
-        match self.subscriptions.get(&name) {
+        match subscription(&self.subscriptions, name.as_str()) {
             Some(known) if known.is_refused() => _ = self.forget(name.as_str()),
             Some(known) => {
                 known.answer_again(&self.client);
@@ -160,13 +161,18 @@ impl Session {
             .hub
             .subscribe(&self.client, &name, member)
             .map_err(|refused| (SubscriptionError::Full, refused.to_string()))?;
-        self.subscriptions.insert(name, subscription);
+        if self.subscriptions.is_empty() {
+            self.subscriptions.reserve_exact(1);
+        }
+        let place = place_of(&self.subscriptions, name.as_str()).unwrap_or_else(|place| place);
+        self.subscriptions.insert(place, subscription);
         Ok(())
     }
 
     /// Whether there was a subscription to give up.
     fn forget(&mut self, channel: &str) -> bool {
-        let Some(subscription) = self.subscriptions.remove(channel) else { return false };
+        let Ok(place) = place_of(&self.subscriptions, channel) else { return false };
+        let subscription = self.subscriptions.remove(place);
         self.hub.unsubscribe(&self.client, &subscription);
         true
     }
@@ -261,9 +267,7 @@ impl Session {
         if !app.options().client_events {
             return Err("client events are not enabled for this app".to_owned());
         }
-        let subscription = self
-            .subscriptions
-            .get(event.channel.as_ref())
+        let subscription = subscription(&self.subscriptions, event.channel.as_ref())
             .filter(|subscription| subscription.is_settled())
             .ok_or("client events need a subscription to their channel")?;
         let name = subscription.name();
@@ -286,6 +290,15 @@ impl Session {
             .map_err(|_| format!("too many client events, {per_second} a second are allowed"))?;
         Ok(self.hub.client_event(&self.client, subscription, event))
     }
+}
+
+/// Where the channel stands among subscriptions, or would.
+fn place_of(subscriptions: &[Subscription], channel: &str) -> Result<usize, usize> {
+    subscriptions.binary_search_by(|subscription| subscription.name().as_str().cmp(channel))
+}
+
+fn subscription<'a>(subscriptions: &'a [Subscription], channel: &str) -> Option<&'a Subscription> {
+    subscriptions.get(place_of(subscriptions, channel).ok()?)
 }
 
 /// Notes an invalid message.

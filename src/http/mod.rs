@@ -12,6 +12,7 @@ pub mod ops;
 pub mod peer;
 pub mod pusher;
 mod report;
+pub mod straight;
 pub mod upgrade;
 pub mod user;
 pub mod vitals;

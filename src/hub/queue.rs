@@ -267,6 +267,13 @@ impl Queue {
         self.changed.notify_waiters();
     }
 
+    /// The first that goes out. Most clients never have more than that and another frame waiting: there is room for one.
+    pub fn begin_with(&self, bytes: Bytes) {
+        let mut state = self.state.lock();
+        state.bytes = bytes.len();
+        state.frames = VecDeque::from([Outbound { bytes, published: None }]);
+    }
+
     /// Queues frames behind everything else, also when the connection has to end.
     pub fn last_words(&self, frames: impl IntoIterator<Item = Bytes>) {
         let last = frames.into_iter().map(|bytes| Outbound { bytes, published: None });

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::{App, Client, Frame, Herald, Options};
 
@@ -285,7 +286,6 @@ async fn who_is_not_authorized_in_time_is_sent_away() {
 
 #[tokio::test]
 async fn a_slow_handshake_is_cut() {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let herald = Herald::start("server = { handshake_timeout = \"500ms\" }").await;
     let mut client = herald.connect().await;
     for head in ["", "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: x\r\nConnection: Upg"] {
@@ -299,6 +299,80 @@ async fn a_slow_handshake_is_cut() {
         assert!(!answer.starts_with(b"HTTP/1.1 101"));
     }
     client.settle().await; // the time-out is for handshakes only
+}
+
+/// A client's handshake, written by hand.
+const HEAD: &str = "GET /app/app-key?protocol=7&client=js HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                    Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+
+/// Writes `pieces` one after another, and reads until `end` has come or the connection is closed.
+async fn exchange(herald: &Herald, pieces: &[&[u8]], end: &str) -> String {
+    let mut stream = tokio::net::TcpStream::connect(herald.address).await.unwrap();
+    for piece in pieces {
+        stream.write_all(piece).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let mut answer = Vec::new();
+    let reading = async {
+        while !String::from_utf8_lossy(&answer).contains(end) {
+            if stream.read_buf(&mut answer).await.unwrap_or_default() == 0 {
+                break;
+            }
+        }
+    };
+    _ = tokio::time::timeout(Duration::from_secs(8), reading).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_handshake_may_come_in_any_pieces_and_what_follows_at_once() {
+    let herald = Herald::start("").await;
+    let subscribe = json!({ "event": "pusher:subscribe", "data": { "channel": "news" } }).to_string();
+    let frame = Frame::new(Frame::TEXT, subscribe).masked();
+    let head = format!("{HEAD}\r\n");
+    let whole = [head.as_bytes(), &frame].concat();
+    let split = |at: &[usize]| {
+        let ends = at.iter().copied().chain([whole.len()]);
+        ends.scan(0, |begin, end| Some(&whole[std::mem::replace(begin, end)..end])).collect::<Vec<_>>()
+    };
+    for at in [&[][..], &[1], &[3, 40], &[head.len() - 1], &[head.len()], &[head.len() + 1], &[10, head.len() + 3]] {
+        let answer = exchange(&herald, &split(at), "subscription_succeeded").await;
+        let places = ["HTTP/1.1 101", "pusher:connection_established", "pusher_internal:subscription_succeeded"];
+        let places =
+            places.map(|part| answer.find(part).unwrap_or_else(|| panic!("{part}, split at {at:?}: {answer}")));
+        assert!(places.is_sorted(), "split at {at:?}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_handshake_gets_its_answer_from_http() {
+    let herald = Herald::start("").await;
+    let cookie = |length: usize| format!("{HEAD}Cookie: {}\r\n\r\n", "c".repeat(length));
+    for (request, status, rule) in [
+        ("GET /app/app-key?protocol=7 HTTP/1.1\r\nBroken header: 1\r\n\r\n".to_owned(), "HTTP/1.1 400", "garbage"),
+        ("\u{1}\u{2}\u{3} garbage\r\n\r\n".to_owned(), "HTTP/1.1 400", "garbage from the start"),
+        ("GET /app/app-key HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), "HTTP/1.1 426", "no upgrade"),
+        (format!("{HEAD}\r\n").replace("/app/", "/other/"), "HTTP/1.1 404", "another address"),
+        (format!("{HEAD}\r\n").replace("app-key", "app%2Dkey"), "HTTP/1.1 101", "an encoded key"),
+        (cookie(3_000), "HTTP/1.1 101", "a long cookie"),
+        (cookie(30_000), "HTTP/1.1 101", "a longer one"),
+        (cookie(300_000), "HTTP/1.1 431", "more than a head may have"),
+    ] {
+        let answer = exchange(&herald, &[request.as_bytes()], "\r\n\r\n").await;
+        assert!(answer.starts_with(status), "{rule}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn those_who_are_refused_are_upgraded_at_once_and_told_later() {
+    let herald = Herald::start("[[apps]]\nmax_connections = 1").await;
+    let _first = herald.connect().await;
+    let start = Instant::now();
+    let answer = exchange(&herald, &[HEAD.as_bytes(), b"\r\n"], "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 101") && start.elapsed() < Duration::from_secs(1), "{answer}");
+    let whole = format!("{HEAD}\r\n");
+    let answer = exchange(&herald, &[whole.as_bytes()], "\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 101") && start.elapsed() < Duration::from_secs(1), "{answer}");
 }
 
 #[tokio::test]
