@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -168,7 +169,7 @@ pub fn decoded_len(token: &str) -> usize {
         digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
     };
     let (mut at, mut length) = (0, 0);
-    while let Some(plain) = inner.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+    while let Some(plain) = inner.get(at..).and_then(|rest| memchr(b'\\', rest)) {
         at += plain;
         let (step, decoded) = match inner.get(at + 1) {
             Some(b'u') => match unit(at) {

@@ -146,9 +146,7 @@ pub fn is_body_md5(md5: &str, body: &[u8]) -> bool {
 /// Whether these are the lower-case hex digits of `bytes`, compared in constant time.
 fn are_digits_of<const N: usize>(digits: &str, bytes: [u8; N]) -> bool {
     let mut said = [0; N];
-    digits.len() == 2 * N
-        && HEXLOWER.decode_mut(digits.as_bytes(), &mut said).is_ok()
-        && bool::from(bytes.ct_eq(&said))
+    digits.len() == 2 * N && HEXLOWER.decode_mut(digits.as_bytes(), &mut said).is_ok() && bool::from(bytes.ct_eq(&said))
 }
 
 #[cfg(test)]

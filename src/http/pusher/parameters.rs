@@ -15,7 +15,8 @@ impl Parameters {
     /// Of all parameters those that are not about authentication.
     pub(super) fn new(all: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
         let is_about_it = |name: &str| {
-            name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("auth_")) || name.eq_ignore_ascii_case("body_md5")
+            name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("auth_"))
+                || name.eq_ignore_ascii_case("body_md5")
         };
         let own = all.iter().filter(|(name, _)| !is_about_it(name));
         Self(own.map(|(name, value)| (name.to_ascii_lowercase(), value.clone().into_owned())).collect())
