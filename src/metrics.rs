@@ -9,13 +9,15 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
+use foldhash::fast::FixedState;
 use metrics::{Counter, Histogram, SharedString};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::process;
 
-/// Counters that were found by their labels before: the recorder would make a key of them and look for it at every request.
-type Labelled<const LABELS: usize> = LazyLock<DashMap<[&'static str; LABELS], Counter>>;
+/// Counters that were found by their labels before: the recorder would make a key of them and look for it at every request. The labels
+/// are ours, so nobody can choose some that are hashed alike.
+type Labelled<const LABELS: usize> = LazyLock<DashMap<[&'static str; LABELS], Counter, FixedState>>;
 
 /// Declares metrics; a counter with labels becomes a function of their values.
 macro_rules! metrics {
@@ -30,7 +32,7 @@ macro_rules! metrics {
         $($(#[doc = $t_doc])+ pub static $tally: Tally = Tally::new();)+
         $($(#[doc = $doc])+ pub static $counter: LazyLock<Counter> = LazyLock::new(|| ::metrics::counter!($name));)+
         $($(#[doc = $l_doc])+ pub fn $function($($label: &'static str),+) {
-            static KNOWN: Labelled<{ [$(stringify!($label)),+].len() }> = LazyLock::new(DashMap::new);
+            static KNOWN: Labelled<{ [$(stringify!($label)),+].len() }> = LazyLock::new(DashMap::default);
             let labels = [$($label),+];
             if let Some(counter) = KNOWN.get(&labels) {
                 return counter.increment(1);

@@ -190,7 +190,9 @@ impl UserData {
         let [id, user_info, watchlist] = members(user_data, ["id", "user_info", "watchlist"])?;
         let id = string("id", id.ok_or(JsonError::Missing("id"))?)?;
         let watchlist = match watchlist {
-            Some(watchlist) if watchlist.get() != "null" => json::strings("watchlist", watchlist)?,
+            Some(watchlist) if watchlist.get() != "null" => {
+                json::strings("watchlist", watchlist)?.into_iter().map(Cow::into_owned).collect()
+            }
             _ => Vec::new(),
         };
         Ok(Self { id: UserId::parse(&id)?, user_info: raw_or_null(user_info), watchlist })

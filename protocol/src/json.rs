@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use memchr::memchr;
 use serde::de::{Deserialize, Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -133,8 +134,11 @@ pub fn string<'a>(member: &'static str, value: &'a RawValue) -> Result<Cow<'a, s
 ///
 /// # Errors
 /// Names the member when it is something else.
-pub fn strings(member: &'static str, value: &RawValue) -> Result<Vec<String>, JsonError> {
-    serde_json::from_str(value.get()).map_err(|_| JsonError::Type { member, expected: "an array of strings" })
+pub fn strings<'a>(member: &'static str, value: &'a RawValue) -> Result<Vec<Cow<'a, str>>, JsonError> {
+    match serde_json::from_str::<Vec<Text<'a>>>(value.get()) {
+        Ok(texts) => Ok(texts.into_iter().map(|Text(text)| text).collect()),
+        Err(_) => Err(JsonError::Type { member, expected: "an array of strings" }),
+    }
 }
 
 /// Whether the value is a string.
@@ -165,9 +169,10 @@ pub fn decoded_len(token: &str) -> usize {
         digits.and_then(|digits| u32::from_str_radix(digits, 16).ok()).unwrap_or(0)
     };
     let (mut at, mut length) = (0, 0);
-    while at < inner.len() {
-        let (step, decoded) = match (inner[at], inner.get(at + 1)) {
-            (b'\\', Some(b'u')) => match unit(at) {
+    while let Some(plain) = inner.get(at..).and_then(|rest| memchr(b'\\', rest)) {
+        at += plain;
+        let (step, decoded) = match inner.get(at + 1) {
+            Some(b'u') => match unit(at) {
                 0..0x80 => (6, 1),
                 0x80..0x800 => (6, 2),
                 0xd800..0xdc00
@@ -177,13 +182,12 @@ pub fn decoded_len(token: &str) -> usize {
                 }
                 _ => (6, 3),
             },
-            (b'\\', _) => (2, 1),
-            _ => (1, 1),
+            _ => (2, 1),
         };
         at += step;
-        length += decoded;
+        length += plain + decoded;
     }
-    length
+    length + inner.len().saturating_sub(at)
 }
 
 #[cfg(test)]

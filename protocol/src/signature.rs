@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
 use sha2::{Digest, Sha256};
@@ -33,7 +34,7 @@ impl Secret {
     /// Signs `message`: 64 lower-case hex digits.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> String {
-        hex(&self.mac(message))
+        HEXLOWER.encode(&self.mac(message))
     }
 
     /// The same as bytes.
@@ -47,7 +48,7 @@ impl Secret {
     /// Whether `signature` is what [`Secret::sign`] makes of `message`, compared in constant time. Upper-case digits do not match.
     #[must_use]
     pub fn verifies(&self, message: &[u8], signature: &str) -> bool {
-        self.sign(message).as_bytes().ct_eq(signature.as_bytes()).into()
+        are_digits_of(signature, self.mac(message))
     }
 
     /// Whether this is the secret `text`, compared in constant time.
@@ -113,7 +114,12 @@ pub fn request_string<'a>(
         }
     }
     gathered.sort_unstable();
-    let mut signed = format!("{method}\n{path}\n");
+    let length = gathered.iter().map(|(name, value)| name.len() + value.len() + 2).sum::<usize>();
+    let mut signed = String::with_capacity(method.len() + path.len() + 2 + length);
+    for line in [method, path] {
+        signed.push_str(line);
+        signed.push('\n');
+    }
     for (position, (name, value)) in gathered.iter().enumerate() {
         if position > 0 {
             signed.push('&');
@@ -128,12 +134,19 @@ pub fn request_string<'a>(
 /// The lower-case hex MD5 of a request's body (4.1, `body_md5`).
 #[must_use]
 pub fn body_md5(body: &[u8]) -> String {
-    hex(&Md5::digest(body))
+    HEXLOWER.encode(&Md5::digest(body))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+/// Whether `md5` is what [`body_md5`] makes of `body`, compared in constant time. Upper-case digits do not match.
+#[must_use]
+pub fn is_body_md5(md5: &str, body: &[u8]) -> bool {
+    are_digits_of::<16>(md5, Md5::digest(body).into())
+}
+
+/// Whether these are the lower-case hex digits of `bytes`, compared in constant time.
+fn are_digits_of<const N: usize>(digits: &str, bytes: [u8; N]) -> bool {
+    let mut said = [0; N];
+    digits.len() == 2 * N && HEXLOWER.decode_mut(digits.as_bytes(), &mut said).is_ok() && bool::from(bytes.ct_eq(&said))
 }
 
 #[cfg(test)]
@@ -169,6 +182,19 @@ mod tests {
             [("b[0]", "1"), ("A", "0"), ("b[1]", "2"), ("a", "9"), ("auth_signature", "s")],
         );
         assert_eq!(signed, "GET\n/x\na=9&b=1,2");
+    }
+
+    #[test]
+    fn nothing_but_its_own_digits_is_a_signature() {
+        let secret = Secret::new("hush");
+        let signature = secret.sign(b"message");
+        let (flipped, upper) = (signature.replace(['0', '1'], "2"), signature.to_ascii_uppercase());
+        assert!(secret.verifies(b"message", &signature));
+        for wrong in ["", "x", &signature[1..], &format!("{signature}00"), &flipped, &upper, &"x".repeat(64)] {
+            assert!(!secret.verifies(b"message", wrong), "{wrong:?}");
+        }
+        assert!(is_body_md5(&body_md5(b"{}"), b"{}"));
+        assert!(!is_body_md5(&body_md5(b"{}"), b"") && !is_body_md5(&body_md5(b"{}").to_ascii_uppercase(), b"{}"));
     }
 
     #[test]

@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn every_route_of_the_own_api_is_described() {
         let described: HashSet<String> = document("").paths.paths.into_keys().collect();
-        let own = super::super::ROUTES.iter().map(|(end, _)| *end).filter(|end| end.starts_with("/v1/"));
+        let own = super::super::watch::ROUTES.iter().map(|(end, _)| *end).filter(|end| end.starts_with("/v1/"));
         let others = ["/v1/notifications", "/apps/{app_id}/notifications", "/pusher/auth", "/webhooks/clerk"];
         for route in own.chain(others) {
             assert!(described.contains(route), "{route} is not described: {described:?}");

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
 
 use super::user::caller::bearer;
+use super::watch::Watch;
 use crate::health::{self, Report};
 use crate::http::error::ApiError;
 use crate::metrics;
@@ -42,7 +42,7 @@ pub fn routes(parts: Arc<Parts>, recorded: PrometheusHandle) -> Router {
         .merge(health())
         .fallback(async || ApiError::NotFound)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(from_fn_with_state(Arc::clone(&parts), super::watch))
+        .layer(Watch::new(Arc::clone(&parts)))
         .with_state(parts)
 }
 

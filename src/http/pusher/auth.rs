@@ -7,8 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use axum::body::{Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::{Method, request};
-use herald_protocol::signature::{body_md5, request_string};
-use subtle::ConstantTimeEq as _;
+use herald_protocol::signature::{is_body_md5, request_string};
+use memchr::memchr2;
 
 use super::body;
 use super::parameters::Parameters;
@@ -169,12 +169,12 @@ fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, A
 
 /// A query whose signature is right; whether the body is the one that was signed remains to be seen.
 #[derive(Debug)]
-pub struct Authorized {
+pub struct Authorized<'a> {
     parameters: Parameters,
-    body_md5: Option<String>,
+    body_md5: Option<Cow<'a, str>>,
 }
 
-impl Authorized {
+impl Authorized<'_> {
     /// What else stands in the query, if `body` is the one that was signed.
     ///
     /// # Errors
@@ -182,7 +182,7 @@ impl Authorized {
     pub fn with(self, body: &[u8]) -> Result<Parameters, AuthError> {
         match &self.body_md5 {
             None if !body.is_empty() => Err(AuthError::MissingParameter("body_md5")),
-            Some(md5) if !bool::from(body_md5(body).as_bytes().ct_eq(md5.as_bytes())) => Err(AuthError::WrongBodyMd5),
+            Some(md5) if !is_body_md5(md5, body) => Err(AuthError::WrongBodyMd5),
             _ => Ok(self.parameters),
         }
     }
@@ -192,23 +192,23 @@ impl Authorized {
 ///
 /// # Errors
 /// In the order of section 4.1.
-pub fn check(
+pub fn check<'a>(
     app: &App,
     method: &str,
     path: &str,
-    query: &str,
+    query: &'a str,
     has_body: bool,
     now: u64,
-) -> Result<Authorized, AuthError> {
-    let parameters: Vec<(Cow<'_, str>, Cow<'_, str>)> = form_urlencoded::parse(query.as_bytes()).collect();
+) -> Result<Authorized<'a>, AuthError> {
+    let parameters = decoded(query);
     let find =
-        |name: &str| parameters.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| &**value);
+        |name: &str| parameters.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     let need = |name| find(name).ok_or(AuthError::MissingParameter(name));
     let malformed = |name, expected| AuthError::MalformedParameter { name, expected };
     let (key, timestamp, version) = (need("auth_key")?, need("auth_timestamp")?, need("auth_version")?);
     let signature = need("auth_signature")?;
-    let md5 = find("body_md5");
-    if md5.is_none() && has_body {
+    let body_md5 = find("body_md5").cloned();
+    if body_md5.is_none() && has_body {
         return Err(AuthError::MissingParameter("body_md5"));
     }
     let digits = timestamp.bytes().all(|byte| byte.is_ascii_digit());
@@ -228,7 +228,21 @@ pub fn check(
     if app.verifies(key, signed.as_bytes(), signature) != Some(true) {
         return Err(AuthError::WrongSignature { signed });
     }
-    Ok(Authorized { parameters: Parameters::new(&parameters), body_md5: md5.map(str::to_owned) })
+    Ok(Authorized { parameters: Parameters::new(&parameters), body_md5 })
+}
+
+/// The parameters of a query. Most queries hold nothing that is encoded, and are taken as they stand.
+fn decoded(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
+    let mut parameters = Vec::with_capacity(8);
+    if memchr2(b'%', b'+', query.as_bytes()).is_some() {
+        parameters.extend(form_urlencoded::parse(query.as_bytes()));
+        return parameters;
+    }
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        parameters.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+    }
+    parameters
 }
 
 #[cfg(test)]
@@ -298,6 +312,14 @@ mod tests {
         let elsewhere = check(&app(), "GET", "/apps/3/events", EXAMPLE, true, NOW).map(drop);
         let signed = EXAMPLE.split("&auth_signature").next().unwrap();
         assert_eq!(elsewhere, Err(AuthError::WrongSignature { signed: format!("GET\n/apps/3/events\n{signed}") }));
+    }
+
+    #[test]
+    fn what_needs_no_decoding_is_read_like_the_rest() {
+        for query in ["", "&", "a", "a=", "=", "=a", "a=b=c", "a=1&&b=%31&c+d=e+f", "g=%c3%a9&h=%ff", "&a=1&&b&", "é=é"]
+        {
+            assert_eq!(decoded(query), form_urlencoded::parse(query.as_bytes()).collect::<Vec<_>>(), "{query}");
+        }
     }
 
     /// What a query says, however it is written: of several with one name the last counts.

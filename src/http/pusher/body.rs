@@ -3,11 +3,14 @@
 //! Who refuses a request before its body was read closes the connection on bytes that are still coming, and the kernel then takes the
 //! answer back with a reset. So what remains is read and thrown away first, as far as that is reasonable.
 
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::header;
 use axum::http::request;
+use futures_util::poll;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 
 use crate::http::error::ApiError;
@@ -25,8 +28,17 @@ pub async fn read(head: &request::Parts, mut body: Body, limit: usize, within: D
         swallow(head, body).await;
         return Err(ApiError::BodyTooLarge(limit));
     }
-    let collected = tokio::time::timeout(within, Limited::new(&mut body, limit).collect()).await;
-    match collected.map_err(|_| ApiError::BodyTooSlow(within))? {
+    let collected = {
+        let mut collecting = pin!(Limited::new(&mut body, limit).collect());
+        // Most bodies are there with their head; a timer is for those that are not.
+        match poll!(collecting.as_mut()) {
+            Poll::Ready(collected) => collected,
+            Poll::Pending => {
+                tokio::time::timeout(within, collecting).await.map_err(|_| ApiError::BodyTooSlow(within))?
+            }
+        }
+    };
+    match collected {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => {
             throw_away(body).await;

@@ -162,19 +162,23 @@ fn channels_of(
     channels: Option<&RawValue>,
     channel: Option<&RawValue>,
     query: &Parameters,
-) -> Result<IndexSet<ChannelName>, ApiError> {
-    let parse = |name: &str| ApiError::channel(name, app.limits().channel_name);
+) -> Result<Vec<ChannelName>, ApiError> {
+    let limits = app.limits();
+    let parse = |name: &str| ApiError::channel(name, limits.channel_name);
     let names = match (given(channels), given(channel)) {
         (Some(channels), _) => strings("channels", channels)?,
-        (None, Some(channel)) => return Ok(IndexSet::from([parse(&string("channel", channel)?)?])),
+        (None, Some(channel)) => return Ok(vec![parse(&string("channel", channel)?)?]),
         (None, None) => match (query.all("channels"), query.get("channel")) {
-            (names, _) if !names.is_empty() => names,
-            (_, Some(channel)) => return Ok(IndexSet::from([parse(channel)?])),
+            (names, _) if !names.is_empty() => names.into_iter().map(Cow::Owned).collect(),
+            (_, Some(channel)) => return Ok(vec![parse(channel)?]),
             _ => return Err(JsonError::Missing("channels").into()),
         },
     };
-    let channels: IndexSet<ChannelName> = names.iter().map(|name| parse(name)).collect::<Result<_, _>>()?;
-    let limit = app.limits().channels_per_trigger;
+    let mut channels = names.iter().map(|name| parse(name)).collect::<Result<Vec<_>, _>>()?;
+    if channels.len() > 1 {
+        channels = channels.into_iter().collect::<IndexSet<_>>().into_iter().collect();
+    }
+    let limit = limits.channels_per_trigger;
     if !(1..=limit).contains(&channels.len()) {
         return Err(ApiError::Parameter(format!("`channels` has {} names, 1 to {limit} are allowed", channels.len())));
     }

@@ -11,12 +11,13 @@ pub(in crate::http) mod finish;
 pub mod parameters;
 pub mod users;
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
@@ -63,7 +64,9 @@ impl From<String> for Answer {
 
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
-        ([(header::CONTENT_TYPE, "application/json")], self.0).into_response()
+        let mut response = Response::new(Body::from(self.0));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
     }
 }
 
@@ -76,7 +79,8 @@ where
         let (tasks, signed) = (parts.connections.clone(), Arc::new(signed));
         let work = async move {
             let cluster = Arc::clone(&parts.hub.cluster);
-            idempotency::once(&*cluster, &signed, endpoint(parts, Arc::clone(&signed))).await
+            let answer = pin!(endpoint(parts, Arc::clone(&signed)));
+            idempotency::once(&*cluster, &signed, answer).await
         };
         finish::finish(tasks, work).await
     })

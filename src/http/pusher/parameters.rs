@@ -14,9 +14,12 @@ pub struct Parameters(Vec<(String, String)>);
 impl Parameters {
     /// Of all parameters those that are not about authentication.
     pub(super) fn new(all: &[(Cow<'_, str>, Cow<'_, str>)]) -> Self {
-        let own = all.iter().map(|(name, value)| (name.to_ascii_lowercase(), value));
-        let own = own.filter(|(name, _)| !name.starts_with("auth_") && name != "body_md5");
-        Self(own.map(|(name, value)| (name, value.clone().into_owned())).collect())
+        let is_about_it = |name: &str| {
+            name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("auth_"))
+                || name.eq_ignore_ascii_case("body_md5")
+        };
+        let own = all.iter().filter(|(name, _)| !is_about_it(name));
+        Self(own.map(|(name, value)| (name.to_ascii_lowercase(), value.clone().into_owned())).collect())
     }
 
     /// The value of a parameter; of several the last counts, as in the signature.
