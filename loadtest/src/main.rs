@@ -10,18 +10,21 @@ mod clock;
 mod fleet;
 mod floor;
 mod latencies;
+mod matrix;
 mod measure;
 mod outcome;
 mod plot;
+mod report;
 mod scenario;
 mod server;
+mod staged;
 mod table;
 mod target;
 mod threads;
 mod wire;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{self, ExitCode};
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
@@ -29,6 +32,7 @@ use clap::{Args, Parser, Subcommand};
 use clock::Clock;
 use scenario::{Bench, Scenario};
 use server::Server;
+use staged::Staged;
 use table::Round;
 use target::TargetOptions;
 
@@ -56,6 +60,20 @@ enum Command {
     },
     #[command(flatten)]
     Scenario(Scenario),
+    #[command(flatten)]
+    Staged(Staged),
+    /// The whole matrix, of Herald and the bare server in turn, against what Herald has to keep to; written into docs/performance.md
+    Report(Report),
+}
+
+#[derive(Args, Debug)]
+struct Report {
+    /// The page into which the figures are written, between the lines that say so
+    #[arg(long, default_value = "docs/performance.md")]
+    page: PathBuf,
+    /// Less of everything, once, and nothing is written: whether anything is far off
+    #[arg(long)]
+    short: bool,
 }
 
 /// How often, and where what comes out goes.
@@ -67,9 +85,9 @@ struct Output {
     /// Measure the bare server too, in turn
     #[arg(long, global = true)]
     floor: bool,
-    /// How often
-    #[arg(long, global = true, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=20))]
-    rounds: u8,
+    /// How often: once, a report three times
+    #[arg(long, global = true, value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: Option<u8>,
     /// JSON to stdout in place of a table, and no progress
     #[arg(long, global = true)]
     json: bool,
@@ -83,41 +101,64 @@ fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match &cli.command {
         Command::Floor { listen, bytes } => floor::run(*listen, *bytes).map(|()| ExitCode::SUCCESS),
-        Command::Scenario(scenario) => run(scenario, &cli),
+        Command::Scenario(scenario) => take(&cli.output, scenario.name(), |bench| {
+            let floor = scenario.floor_bytes().filter(|_| cli.output.floor).map(Server::floor).transpose()?;
+            let floor = floor.map(|floor| scenario.measure(&floor.target(), bench).context("the bare server"));
+            let (floor, server) =
+                (floor.transpose()?, cli.output.herald.as_deref().map(|herald| Server::herald(herald, &[])));
+            let server = match server.transpose()? {
+                Some(server) => scenario.measure(&server.target(), bench)?,
+                None => scenario.measure(&cli.target.target()?, bench)?,
+            };
+            Ok(Round { floor, server })
+        }),
+        Command::Staged(staged) => take(&cli.output, staged.name(), |bench| {
+            Ok(Round { floor: None, server: staged.measure(cli.output.herald(), bench)? })
+        }),
+        Command::Report(Report { page, short }) => {
+            if cli.output.herald.is_none() {
+                build()?;
+            }
+            let bench = Bench { clock: Clock::start(), is_quiet: false };
+            let (rounds, page) =
+                if *short { (1, None) } else { (cli.output.rounds.unwrap_or(3), Some(page.as_path())) };
+            let is_right = report::run(matrix::entries(*short)?, cli.output.herald(), rounds, page, bench)?;
+            Ok(if is_right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
     }
 }
 
-/// Takes the figures of one scenario and shows them; fails if something happened that must not.
-fn run(scenario: &Scenario, cli: &Cli) -> anyhow::Result<ExitCode> {
-    let output = &cli.output;
+impl Output {
+    /// Herald's binary, for what has to start it.
+    fn herald(&self) -> &Path {
+        self.herald.as_deref().unwrap_or(Path::new("target/release/herald"))
+    }
+}
+
+/// Builds Herald, so that what is reported is what stands here.
+fn build() -> anyhow::Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let built = process::Command::new(cargo).args(["build", "--release", "--locked", "-p", "herald"]).status();
+    anyhow::ensure!(built.context("cargo cannot be run")?.success(), "Herald does not build");
+    Ok(())
+}
+
+/// Takes the figures of one measurement and shows them; fails if something happened that must not.
+fn take(output: &Output, name: &str, round: impl Fn(Bench) -> anyhow::Result<Round>) -> anyhow::Result<ExitCode> {
     let bench = Bench { clock: Clock::start(), is_quiet: output.json };
     let mut rounds = Vec::new();
-    for _ in 0..output.rounds {
-        let floor = match scenario.floor_bytes() {
-            Some(bytes) if output.floor => {
-                let server = Server::floor(bytes)?;
-                Some(scenario.measure(&server.target(), bench).context("the bare server")?)
-            }
-            _ => None,
-        };
-        let server = match &output.herald {
-            Some(binary) => {
-                let server = Server::herald(binary, &[])?;
-                scenario.measure(&server.target(), bench)?
-            }
-            None => scenario.measure(&cli.target.target()?, bench)?,
-        };
-        rounds.push(Round { floor, server });
+    for _ in 0..output.rounds.unwrap_or(1) {
+        rounds.push(round(bench)?);
     }
     if output.json {
-        println!("{}", table::json(scenario.name(), &rounds));
+        println!("{}", table::json(name, &rounds));
     } else {
         print!("{}", table::text(&rounds));
     }
     if let (Some(file), Some(Round { floor, server })) = (&output.plot, rounds.last()) {
         let outcomes = [("floor", floor.as_ref()), ("server", Some(server))];
         let drawn = outcomes.into_iter().filter_map(|(name, outcome)| Some((name, outcome?.latencies.as_ref()?)));
-        plot::draw(file, scenario.name(), &drawn.collect::<Vec<_>>())?;
+        plot::draw(file, name, &drawn.collect::<Vec<_>>())?;
     }
     let faults: Vec<String> = rounds.iter().flat_map(Round::faults).collect();
     faults.iter().for_each(|fault| eprintln!("{fault}"));

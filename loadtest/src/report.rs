@@ -10,6 +10,7 @@ use crate::measure::Readings;
 use crate::outcome::{Figure, Unit};
 use crate::scenario::{Bench, Scenario};
 use crate::server::Server;
+use crate::staged::Staged;
 use crate::table::{self, Round};
 
 /// What a figure has to be.
@@ -28,8 +29,17 @@ pub(crate) enum Bar {
 pub(crate) struct Entry {
     /// What is done, for people.
     pub(crate) what: String,
-    pub(crate) scenario: Scenario,
+    pub(crate) measurement: Measurement,
     pub(crate) bars: Vec<(&'static str, Bar)>,
+}
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub(crate) enum Measurement {
+    /// One server, and the bare server if it can do the same.
+    Of(Scenario),
+    /// What starts its servers itself; beside it the bare server does this.
+    Staged(Staged, Scenario),
 }
 
 /// An entry and what came out.
@@ -57,7 +67,7 @@ pub(crate) fn run(
     for number in 1..=rounds {
         for Taken { entry, rounds: of_entry } in &mut taken {
             eprintln!("round {number} of {rounds}: {}", entry.what);
-            let round = round(&entry.scenario, herald, bench).with_context(|| entry.what.clone())?;
+            let round = round(&entry.measurement, herald, bench).with_context(|| entry.what.clone())?;
             round.faults().for_each(|fault| {
                 eprintln!("  {fault}");
                 is_right = false;
@@ -80,7 +90,8 @@ pub(crate) fn run(
     Ok(is_right)
 }
 
-fn round(scenario: &Scenario, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
+fn round(measurement: &Measurement, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
+    let (Measurement::Of(scenario) | Measurement::Staged(_, scenario)) = measurement;
     let floor = match scenario.floor_bytes() {
         Some(bytes) => {
             let server = Server::floor(bytes)?;
@@ -88,8 +99,11 @@ fn round(scenario: &Scenario, herald: &Path, bench: Bench) -> anyhow::Result<Rou
         }
         None => None,
     };
-    let server = Server::herald(herald, &[])?;
-    Ok(Round { floor, server: scenario.measure(&server.target(), bench).context("Herald")? })
+    let server = match measurement {
+        Measurement::Of(scenario) => scenario.measure(&Server::herald(herald, &[])?.target(), bench),
+        Measurement::Staged(staged, _) => staged.measure(herald, bench),
+    };
+    Ok(Round { floor, server: server.context("Herald")? })
 }
 
 /// The generated part of the page.
@@ -182,7 +196,8 @@ fn machine() -> anyhow::Result<String> {
     let info = std::fs::read_to_string("/proc/cpuinfo")?;
     let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     let model = model.map_or("unknown processor", |(_, model)| model);
-    let rustc = Command::new("rustc").arg("--version").output().map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
+    let rustc =
+        Command::new("rustc").arg("--version").output().map(|said| String::from_utf8_lossy(&said.stdout).into_owned());
     let rustc = rustc.unwrap_or_default();
     let version = env!("CARGO_PKG_VERSION");
     Ok(format!(

@@ -52,7 +52,11 @@ impl Connection {
     ) -> Self {
         let clock = Clock::new(options, client.app.options().require_authorized_within);
         let hello = Frame::text(&server::connection_established(client.socket_id, options.activity_timeout));
-        client.queue.begin_with(if answer.is_empty() { hello.into_bytes() } else { [answer, &hello.into_bytes()].concat().into() });
+        client.queue.begin_with(if answer.is_empty() {
+            hello.into_bytes()
+        } else {
+            [answer, &hello.into_bytes()].concat().into()
+        });
         Self { client, socket, session, clock }
     }
 

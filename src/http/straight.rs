@@ -21,11 +21,11 @@ use tokio::io::{AsyncRead as _, ReadBuf};
 
 use super::peer::Peer;
 use super::upgrade::{self, Admitted, Wish};
-use crate::transport::Transport;
 use crate::integrations::sentry;
 use crate::metrics;
 use crate::parts::Parts;
 use crate::reload::Current;
+use crate::transport::Transport;
 
 /// Bytes and headers of a handshake that is taken here; browsers need a quarter of that, and a long cookie is no reason to hurry.
 const HEAD: usize = 4 * 1024;

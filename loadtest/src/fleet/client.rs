@@ -216,7 +216,7 @@ impl Client {
         if self.stage == Stage::Live {
             if let Some(at) = Stamp::find(text, desk.stamp_at) {
                 desk.stamp_at = at.start;
-                return self.event(text.get(at).unwrap_or_default(), text, desk, other);
+                return self.event(text.get(at).unwrap_or_default(), text, desk);
             }
             if memmem::find(text, b"\"pusher:ping\"").is_some() {
                 return self.send(&desk.pong);
@@ -259,26 +259,18 @@ impl Client {
         desk.handshakes.record(now_ns.saturating_sub(took_ns), now_ns);
     }
 
-    fn event(
-        &mut self,
-        stamp: &[u8],
-        text: &[u8],
-        desk: &mut Desk,
-        other: &mut impl FnMut(&[u8]) -> Option<Vec<u8>>,
-    ) -> anyhow::Result<()> {
+    fn event(&mut self, stamp: &[u8], text: &[u8], desk: &mut Desk) -> anyhow::Result<()> {
         let stamp = Stamp::read(stamp).with_context(|| format!("a broken event: {}", String::from_utf8_lossy(text)))?;
         let now_ns = desk.clock.ns();
         desk.tally.deliveries += 1;
         desk.tally.last_ns = now_ns;
         desk.tally.latencies.record(stamp.at_ns, now_ns);
-        if desk.minds_order {
-            match self.order.note(stamp.number) {
-                Arrival::InOrder => {}
-                Arrival::OutOfOrder => desk.tally.out_of_order += 1,
-                Arrival::Duplicate => desk.tally.duplicated += 1,
-            }
+        match self.order.note(stamp.number) {
+            Arrival::InOrder => {}
+            Arrival::OutOfOrder => desk.tally.out_of_order += 1,
+            Arrival::Duplicate => desk.tally.duplicated += 1,
         }
-        if desk.tells_events { self.tell(text, other) } else { Ok(()) }
+        Ok(())
     }
 }
 

@@ -47,8 +47,6 @@ struct Desk {
     pong: Vec<u8>,
     /// Where the last stamp stood in its text.
     stamp_at: usize,
-    minds_order: bool,
-    tells_events: bool,
     handshakes: Latencies,
     tally: Tally,
 }
@@ -90,18 +88,11 @@ impl Fleet {
             upgrade: site.app.upgrade_request(site.address),
             pong: wire::client_frame(r#"{"event":"pusher:pong","data":{}}"#),
             stamp_at: 0,
-            minds_order: true,
-            tells_events: false,
             handshakes: Latencies::new()?,
             tally,
         };
         let (poll, events) = (Poll::new()?, Events::with_capacity(4096));
         Ok(Self { poll, events, clients: Vec::new(), desk, buffer: vec![0; BUFFER] })
-    }
-
-    /// Stamped events are told to whoever turns the fleet, and their order is nobody's business.
-    pub(crate) const fn tell_events(&mut self) {
-        (self.desk.tells_events, self.desk.minds_order) = (true, false);
     }
 
     /// Lets more clients in; on return, each is where it shall be.
@@ -209,13 +200,6 @@ impl Fleet {
     /// Cuts everybody off, as if the network were gone for a moment.
     pub(crate) fn cut(&mut self) {
         self.clients.clear();
-    }
-
-    /// Cuts one client off; its number is not used again.
-    pub(crate) fn leave(&mut self, number: usize) -> anyhow::Result<()> {
-        let client = self.clients.get_mut(number).context("no such client")?;
-        client.stage = Stage::Over;
-        Ok(client.stream.shutdown(std::net::Shutdown::Both)?)
     }
 
     /// What came.

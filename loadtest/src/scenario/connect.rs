@@ -14,17 +14,23 @@ use crate::target::Target;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Connect {
     /// Connections
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = Self::default().connections, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) connections: u32,
     /// They only connect, and subscribe to nothing
     #[arg(long)]
     pub(crate) unsubscribed: bool,
     /// How many connect at once
-    #[arg(long, default_value_t = AT_ONCE as u32, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = Self::default().at_once, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) at_once: u32,
     /// For how long they stay and answer pings
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=3_600))]
+    #[arg(long, default_value_t = Self::default().idle_seconds, value_parser = clap::value_parser!(u32).range(0..=3_600))]
     pub(crate) idle_seconds: u32,
+}
+
+impl Default for Connect {
+    fn default() -> Self {
+        Self { connections: 5_000, unsubscribed: false, at_once: AT_ONCE as u32, idle_seconds: 0 }
+    }
 }
 
 impl Connect {

@@ -25,23 +25,29 @@ const OVER_CAPACITY: u16 = 4100;
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Slow {
     /// Clients on one channel
-    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(2..=50_000))]
+    #[arg(long, default_value_t = Self::default().subscribers, value_parser = clap::value_parser!(u32).range(2..=50_000))]
     pub(crate) subscribers: u32,
     /// Of them, those that stop reading
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = Self::default().stalled, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) stalled: u32,
     /// Events a second
-    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    #[arg(long, default_value_t = Self::default().rate, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rate: u32,
     /// For how long, without and then with stalled readers
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=300))]
+    #[arg(long, default_value_t = Self::default().seconds, value_parser = clap::value_parser!(u32).range(1..=300))]
     pub(crate) seconds: u32,
     /// Size of an event's data
-    #[arg(long, default_value_t = 200, value_parser = broadcast::bytes)]
+    #[arg(long, default_value_t = Self::default().bytes, value_parser = broadcast::bytes)]
     pub(crate) bytes: usize,
     /// How long after that a server may take to give the stalled up, in seconds
-    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=300))]
+    #[arg(long, default_value_t = Self::default().patience, value_parser = clap::value_parser!(u32).range(1..=300))]
     pub(crate) patience: u32,
+}
+
+impl Default for Slow {
+    fn default() -> Self {
+        Self { subscribers: 1_000, stalled: 1, rate: 50, seconds: 10, bytes: 200, patience: 30 }
+    }
 }
 
 /// Turns the fleet until so many are on the flooded channel.

@@ -28,14 +28,20 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Storm {
     /// Clients, all on one channel
-    #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = Self::default().connections, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) connections: u32,
     /// How many are on their way back at once
-    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = Self::default().at_once, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) at_once: u32,
     /// How long it may take until everybody is back and counted right, in seconds
-    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=600))]
+    #[arg(long, default_value_t = Self::default().within, value_parser = clap::value_parser!(u32).range(1..=600))]
     pub(crate) within: u32,
+}
+
+impl Default for Storm {
+    fn default() -> Self {
+        Self { connections: 5_000, at_once: 256, within: 60 }
+    }
 }
 
 /// What the bystanders saw: before the storm and in it.

@@ -1,0 +1,108 @@
+//! What a report measures, and what Herald has to keep to: the load of each bar as its definition says.
+
+use crate::report::{Bar, Entry, Measurement};
+use crate::scenario::Scenario;
+use crate::scenario::broadcast::Broadcast;
+use crate::scenario::connect::Connect;
+use crate::scenario::publish::Publish;
+use crate::scenario::slow::Slow;
+use crate::scenario::storm::Storm;
+use crate::staged::Staged;
+use crate::staged::auth::Auth;
+use crate::staged::cluster::Cluster;
+use crate::staged::inbox::Inbox;
+
+/// Connections of the large measurements, and what of the limit of open files is left for everything else.
+const CONNECTIONS: u32 = 20_000;
+const OTHER_FILES: u64 = 500;
+
+/// All of it, or less of everything.
+pub(crate) fn entries(short: bool) -> anyhow::Result<Vec<Entry>> {
+    let connections = if short { 2_000 } else { connections()? };
+    let seconds = if short { 3 } else { 10 };
+    let requests = if short { 5_000 } else { 25_000 };
+    let steady = Broadcast { seconds, ..Broadcast::default() };
+    let asked = Broadcast { rate: 400, seconds, ..Broadcast::default() };
+    let full_speed = Publish { rate: 0, requests, ..Publish::default() };
+    let paced = Publish { requests: requests / 5, ..Publish::default() };
+    let idle_seconds = if short { 10 } else { 120 };
+    let connect = Connect { connections, idle_seconds, ..Connect::default() };
+    let cluster = Cluster { seconds, ..Cluster::default() };
+    let beside = Broadcast { subscribers: cluster.subscribers, rate: cluster.rate, seconds, ..Broadcast::default() };
+    let mut entries = vec![
+        entry(
+            format!("{} subscribers × {} events/s × {} B", steady.subscribers, steady.rate, steady.bytes),
+            Scenario::Broadcast(steady),
+            vec![("CPU per delivery", Bar::TimesFloor(1.15)), ("latency, p99", Bar::TimesFloor(1.5))],
+        ),
+        entry(
+            format!("{} subscribers, {} events/s asked for", asked.subscribers, asked.rate),
+            Scenario::Broadcast(asked),
+            vec![("deliveries a second", Bar::AtLeastTimesFloor(2.0))],
+        ),
+        entry(
+            format!("triggers with nobody subscribed, {} backends at full speed", full_speed.backends),
+            Scenario::Publish(full_speed),
+            vec![("CPU per request", Bar::TimesFloor(2.0))],
+        ),
+        entry(
+            format!("triggers with nobody subscribed, {} backends × {}/s", paced.backends, paced.rate),
+            Scenario::Publish(paced),
+            vec![("CPU per request", Bar::TimesFloor(2.0))],
+        ),
+        entry(
+            format!("{connections} connections, subscribed, idle for {idle_seconds} s"),
+            Scenario::Connect(connect),
+            vec![
+                ("CPU per connection", Bar::TimesFloor(1.8)),
+                ("memory per connection", Bar::AtMost(4.0)),
+                ("CPU while idle", Bar::AtMost(1.0)),
+            ],
+        ),
+        entry(
+            format!("{connections} connections cut at once"),
+            Scenario::Storm(Storm { connections, ..Storm::default() }),
+            vec![("all counted right", Bar::AtMost(15.0)), ("bystanders in the storm, longest", Bar::AtMost(100.0))],
+        ),
+        entry(
+            "one stalled reader among 1,000".to_owned(),
+            Scenario::Slow(Slow { seconds, ..Slow::default() }),
+            vec![("the others' p99 ÷ before", Bar::AtMost(1.2))],
+        ),
+        Entry {
+            what: format!(
+                "two nodes and Redis, {} subscribers × {}/s, published on the other",
+                cluster.subscribers, cluster.rate
+            ),
+            measurement: Measurement::Staged(Staged::Cluster(cluster), Scenario::Broadcast(beside)),
+            bars: vec![
+                ("CPU per delivery", Bar::TimesFloor(1.6)),
+                ("another node's median over the same node's", Bar::AtMost(1.0)),
+            ],
+        },
+    ];
+    if !short {
+        let floor = || Scenario::Publish(Publish { rate: 0, ..Publish::default() });
+        entries.push(Entry {
+            what: "the auth endpoint".to_owned(),
+            measurement: Measurement::Staged(Staged::Auth(Auth::default()), floor()),
+            bars: Vec::new(),
+        });
+        entries.push(Entry {
+            what: "notifications, on SQLite".to_owned(),
+            measurement: Measurement::Staged(Staged::Inbox(Inbox::default()), floor()),
+            bars: Vec::new(),
+        });
+    }
+    Ok(entries)
+}
+
+fn entry(what: String, scenario: Scenario, bars: Vec<(&'static str, Bar)>) -> Entry {
+    Entry { what, measurement: Measurement::Of(scenario), bars }
+}
+
+/// As many as wanted, or as this machine lets a process open.
+fn connections() -> anyhow::Result<u32> {
+    let (soft, _) = rlimit::Resource::NOFILE.get()?;
+    Ok(u32::try_from(soft.saturating_sub(OTHER_FILES)).unwrap_or(u32::MAX).min(CONNECTIONS))
+}
