@@ -17,8 +17,9 @@ fix: ## repair what a tool can repair
 	cargo clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 	cargo fmt --all
 
-bench: ## criterion: encode, decode, sign, local fan-out
+bench: ## criterion for each hot function, then the short matrix of the load tool
 	cargo bench
+	cargo run --release -p herald-loadtest -- report --short
 
 docs: ## the code's documentation, opened from target/doc/herald/index.html
 	cargo doc --workspace --no-deps
