@@ -66,6 +66,7 @@ impl Users {
             ("HERALD_LOG_LEVEL", "warn"),
             // What is measured is how much can be asked, not how much may.
             ("HERALD_LIMITS_SERVERS", "off"),
+            ("HERALD_LIMITS_AUTH", "off"),
             ("HERALD_LIMITS_INBOX_READS", "off"),
             ("HERALD_AUTH_JWT_KEY", &public),
             ("HERALD_CLERK_AUTHORIZED_PARTIES", "https://app.example.com"),
