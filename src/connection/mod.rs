@@ -8,12 +8,13 @@ pub mod socket;
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use herald_protocol::{CloseReason, SocketId, server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, Sleep};
 use tungstenite::Message;
 
@@ -30,6 +31,9 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// What is still read after our close frame, so that the client gets to see it: time and bytes.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_BYTES: usize = 4 * 1024 * 1024;
+
+/// Of thousands who are cut off at once so many leave at a time, and everybody else has a turn in between.
+static LEAVING: Semaphore = Semaphore::const_new(16);
 
 /// A client whose upgrade is done.
 #[derive(Debug)]
@@ -70,8 +74,14 @@ impl Connection {
 /// Serves one client to its end. Boxed: each future that holds a connection would have room for it twice.
 pub async fn run(mut connection: Box<Connection>) -> CloseReason {
     let reason = connection.serve().await;
+    let turn = LEAVING.acquire().await;
     connection.session.leave(); // out of every channel first, then time for a goodbye
     let Connection { client, .. } = *connection;
+    if reason == CloseReason::Broken {
+        drop(client.queue.end());
+    }
+    tokio::task::yield_now().await;
+    drop(turn);
     Box::pin(say_goodbye(&client.queue, &reason)).await; // boxed: its buffers are needed at the end only
     reason
 }
@@ -208,10 +218,10 @@ impl Clock {
     }
 
     fn next(&self, session: &Session, blocked_since: Option<std::time::Instant>) -> Instant {
-        let alive = match self.pinged {
+        let alive = together(match self.pinged {
             Some(pinged) => pinged + self.pong_timeout,
             None => self.last_activity + self.ping_after,
-        };
+        });
         let authorized = self.authorized_until.filter(|_| !session.is_authorized());
         let writable = blocked_since.map(|since| Instant::from_std(since) + self.write_deadline);
         alive.min(authorized.unwrap_or(alive)).min(writable.unwrap_or(alive))
@@ -241,6 +251,14 @@ impl Clock {
     }
 }
 
+/// The next moment at which deadlines are looked at that may come a little later: those of many clients fall into one wake-up of the process.
+fn together(at: Instant) -> Instant {
+    const GRAIN: Duration = Duration::from_millis(100);
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    let over = at.saturating_duration_since(*START).as_millis() % GRAIN.as_millis();
+    at + GRAIN - Duration::from_millis(over as u64)
+}
+
 /// What a client is told at the end: the event for old clients, the code for new ones.
 fn goodbye(reason: &CloseReason) -> impl Iterator<Item = Frame> + use<> {
     let event = reason.is_announced().then(|| Frame::text(&server::error(reason.code(), &reason.message(), None)));
@@ -252,7 +270,7 @@ async fn say_goodbye(queue: &Queue, reason: &CloseReason) {
     match reason {
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
         CloseReason::SlowReader | CloseReason::ClosedByClient => queue.stop(false),
-        CloseReason::Broken => return drop(queue.end()),
+        CloseReason::Broken => return,
         _ => queue.stop(true),
     }
     queue.last_words(goodbye(reason).map(Frame::into_bytes));

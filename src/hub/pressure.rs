@@ -1,7 +1,7 @@
 //! Whether this node has time to spare: what decides how an event is written.
 //!
 //! Written at once by whoever publishes, an event costs little more than the system call. Left to a flusher it costs more, but what comes meanwhile
-//! goes out with it: a node without time to spare saves by that. [Decision 0003](../../docs/decisions/0003-two-ways-to-the-socket.md)
+//! goes out with it: a node without time to spare saves by that. [Decision 0005](../../docs/decisions/0005-two-ways-to-the-socket.md)
 //! has the figures.
 
 use std::sync::atomic::{AtomicBool, Ordering};
