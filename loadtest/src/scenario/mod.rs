@@ -1,8 +1,13 @@
 //! What can be measured of one server, each bounded in count and time.
 
 pub(crate) mod broadcast;
+mod channel;
+pub(crate) mod client_events;
 pub(crate) mod connect;
+pub(crate) mod presence;
 pub(crate) mod publish;
+pub(crate) mod slow;
+pub(crate) mod storm;
 
 use std::time::Duration;
 
@@ -32,6 +37,14 @@ pub(crate) enum Scenario {
     Broadcast(broadcast::Broadcast),
     /// Triggers over HTTP with nobody subscribed: requests a second, CPU for each
     Publish(publish::Publish),
+    /// All clients are cut off at once and come back: how long that takes, and what others notice of it
+    Storm(storm::Storm),
+    /// Readers of whom a few stop reading: what the others notice, and what becomes of those few
+    Slow(slow::Slow),
+    /// Pairs of clients that send each other events: round trips, what was not answered, CPU for each
+    ClientEvents(client_events::ClientEvents),
+    /// Members of a presence channel who come and go: announcements, and whether everybody counts right
+    Presence(presence::Presence),
 }
 
 /// What every measurement needs.
@@ -63,6 +76,10 @@ impl Scenario {
             Self::Connect(connect) => connect.measure(target, bench),
             Self::Broadcast(broadcast) => broadcast.measure(target, bench),
             Self::Publish(publish) => publish.measure(target, bench),
+            Self::Storm(storm) => storm.measure(target, bench),
+            Self::Slow(slow) => slow.measure(target, bench),
+            Self::ClientEvents(client_events) => client_events.measure(target, bench),
+            Self::Presence(presence) => presence.measure(target, bench),
         }
     }
 
@@ -72,6 +89,10 @@ impl Scenario {
             Self::Connect(_) => "connect",
             Self::Broadcast(_) => "broadcast",
             Self::Publish(_) => "publish",
+            Self::Storm(_) => "storm",
+            Self::Slow(_) => "slow",
+            Self::ClientEvents(_) => "client-events",
+            Self::Presence(_) => "presence",
         }
     }
 
@@ -79,8 +100,8 @@ impl Scenario {
     pub(crate) const fn floor_bytes(&self) -> Option<usize> {
         match self {
             Self::Broadcast(broadcast) if broadcast.channels == 1 => Some(broadcast.bytes),
-            Self::Broadcast(_) => None,
             Self::Connect(_) | Self::Publish(_) => Some(200),
+            _ => None,
         }
     }
 }
