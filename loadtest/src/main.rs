@@ -13,6 +13,7 @@ mod latencies;
 mod measure;
 mod outcome;
 mod plot;
+mod redis;
 mod scenario;
 mod server;
 mod table;
@@ -20,7 +21,7 @@ mod target;
 mod threads;
 mod wire;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -31,6 +32,9 @@ use scenario::{Bench, Scenario};
 use server::Server;
 use table::Round;
 use target::TargetOptions;
+
+/// The binary for scenarios that start Herald themselves, where none is named.
+const HERALD: &str = "target/release/herald";
 
 #[derive(Debug, Parser)]
 #[command(about, version)]
@@ -100,12 +104,14 @@ fn run(scenario: &Scenario, cli: &Cli) -> anyhow::Result<ExitCode> {
             }
             _ => None,
         };
-        let server = match &output.herald {
-            Some(binary) => {
+        let binary = output.herald.as_deref();
+        let server = match (scenario.measure_own(binary.unwrap_or(Path::new(HERALD)), bench), binary) {
+            (Some(outcome), _) => outcome?,
+            (None, Some(binary)) => {
                 let server = Server::herald(binary, &[])?;
                 scenario.measure(&server.target(), bench)?
             }
-            None => scenario.measure(&cli.target.target()?, bench)?,
+            (None, None) => scenario.measure(&cli.target.target()?, bench)?,
         };
         rounds.push(Round { floor, server });
     }

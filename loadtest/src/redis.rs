@@ -53,11 +53,6 @@ impl Redis {
         Ok(Duration::from_secs_f64(user + system))
     }
 
-    /// Bytes that it has sent to anybody.
-    pub(crate) fn sent_bytes(&self) -> anyhow::Result<f64> {
-        field(&self.info("stats")?, "total_net_output_bytes")
-    }
-
     fn info(&self, section: &str) -> anyhow::Result<String> {
         let mut stream = TcpStream::connect(self.address)?;
         stream.write_all(format!("INFO {section}\r\n").as_bytes())?;

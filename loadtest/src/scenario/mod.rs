@@ -3,12 +3,15 @@
 pub(crate) mod broadcast;
 mod channel;
 pub(crate) mod client_events;
+pub(crate) mod cluster;
 pub(crate) mod connect;
 pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod slow;
+pub(crate) mod soak;
 pub(crate) mod storm;
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -45,6 +48,10 @@ pub(crate) enum Scenario {
     ClientEvents(client_events::ClientEvents),
     /// Members of a presence channel who come and go: announcements, and whether everybody counts right
     Presence(presence::Presence),
+    /// A mix of everything for minutes or hours: whether memory, descriptors and threads stay what they are
+    Soak(soak::Soak),
+    /// Herald on several nodes, which are started with a Redis: added latency, CPU for each remote delivery
+    Cluster(cluster::Cluster),
 }
 
 /// What every measurement needs.
@@ -70,6 +77,14 @@ impl Bench {
 }
 
 impl Scenario {
+    /// Takes the figures of servers that the scenario starts itself; none if it measures one that is there.
+    pub(crate) fn measure_own(&self, herald: &Path, bench: Bench) -> Option<anyhow::Result<Outcome>> {
+        match self {
+            Self::Cluster(cluster) => Some(cluster.measure(herald, bench)),
+            _ => None,
+        }
+    }
+
     /// Takes the figures of one server.
     pub(crate) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
         match self {
@@ -80,6 +95,8 @@ impl Scenario {
             Self::Slow(slow) => slow.measure(target, bench),
             Self::ClientEvents(client_events) => client_events.measure(target, bench),
             Self::Presence(presence) => presence.measure(target, bench),
+            Self::Soak(soak) => soak.measure(target, bench),
+            Self::Cluster(_) => anyhow::bail!("it starts its servers itself"),
         }
     }
 
@@ -93,6 +110,8 @@ impl Scenario {
             Self::Slow(_) => "slow",
             Self::ClientEvents(_) => "client-events",
             Self::Presence(_) => "presence",
+            Self::Soak(_) => "soak",
+            Self::Cluster(_) => "cluster",
         }
     }
 
