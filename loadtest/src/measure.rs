@@ -22,7 +22,8 @@ fn parse_cpu(stat: &str) -> Option<Duration> {
 
 /// Resident bytes of a process.
 pub(crate) fn resident(process: u32) -> anyhow::Result<u64> {
-    parse_resident(&status(process)?).with_context(|| format!("/proc/{process}/status does not tell the resident memory"))
+    parse_resident(&status(process)?)
+        .with_context(|| format!("/proc/{process}/status does not tell the resident memory"))
 }
 
 fn parse_resident(status: &str) -> Option<u64> {

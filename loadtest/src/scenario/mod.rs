@@ -1,14 +1,18 @@
 //! What can be measured of one server, each bounded in count and time.
 
+mod asking;
+pub(crate) mod auth;
 pub(crate) mod broadcast;
 mod channel;
 pub(crate) mod client_events;
 pub(crate) mod cluster;
 pub(crate) mod connect;
+pub(crate) mod inbox;
 pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod slow;
 pub(crate) mod soak;
+mod store;
 pub(crate) mod storm;
 
 use std::path::Path;
@@ -52,6 +56,10 @@ pub(crate) enum Scenario {
     Soak(soak::Soak),
     /// Herald on several nodes, which are started with a Redis: added latency, CPU for each remote delivery
     Cluster(cluster::Cluster),
+    /// Herald with session tokens, which is started for it: authorizations of channels a second, CPU for each
+    Auth(auth::Auth),
+    /// Herald with a store, which is started for it: notifications a second, and from the request to the frame
+    Inbox(inbox::Inbox),
 }
 
 /// What every measurement needs.
@@ -81,11 +89,13 @@ impl Scenario {
     pub(crate) fn measure_own(&self, herald: &Path, bench: Bench) -> Option<anyhow::Result<Outcome>> {
         match self {
             Self::Cluster(cluster) => Some(cluster.measure(herald, bench)),
+            Self::Auth(auth) => Some(auth.measure(herald, bench)),
+            Self::Inbox(inbox) => Some(inbox.measure(herald, bench)),
             _ => None,
         }
     }
 
-    /// Takes the figures of one server.
+    /// Takes the figures of one server; of those that start Herald themselves, only what the bare server can do.
     pub(crate) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
         match self {
             Self::Connect(connect) => connect.measure(target, bench),
@@ -96,6 +106,8 @@ impl Scenario {
             Self::ClientEvents(client_events) => client_events.measure(target, bench),
             Self::Presence(presence) => presence.measure(target, bench),
             Self::Soak(soak) => soak.measure(target, bench),
+            Self::Auth(auth) => auth.floor(target, bench),
+            Self::Inbox(inbox) => inbox.floor(target, bench),
             Self::Cluster(_) => anyhow::bail!("it starts its servers itself"),
         }
     }
@@ -112,6 +124,8 @@ impl Scenario {
             Self::Presence(_) => "presence",
             Self::Soak(_) => "soak",
             Self::Cluster(_) => "cluster",
+            Self::Auth(_) => "auth",
+            Self::Inbox(_) => "inbox",
         }
     }
 
@@ -119,7 +133,7 @@ impl Scenario {
     pub(crate) const fn floor_bytes(&self) -> Option<usize> {
         match self {
             Self::Broadcast(broadcast) if broadcast.channels == 1 => Some(broadcast.bytes),
-            Self::Connect(_) | Self::Publish(_) => Some(200),
+            Self::Connect(_) | Self::Publish(_) | Self::Auth(_) | Self::Inbox(_) => Some(200),
             _ => None,
         }
     }

@@ -105,7 +105,8 @@ impl Soak {
         let quiet = Bench { is_quiet: true, ..bench };
         let shared = Shared { site: &target.site, bench: quiet, period, stop: &stop };
         let (samples, broadcasted, exchanged) = thread::scope(|scope| {
-            let broadcasting = scope.spawn(|| self.broadcast(shared).inspect_err(|_| stop.store(true, Ordering::Relaxed)));
+            let broadcasting =
+                scope.spawn(|| self.broadcast(shared).inspect_err(|_| stop.store(true, Ordering::Relaxed)));
             let exchanging = scope.spawn(|| self.exchange(shared).inspect_err(|_| stop.store(true, Ordering::Relaxed)));
             let crowding = scope.spawn(|| {
                 let came = crowd(shared, "soak-crowd", self.crowd as usize, None, &came);
@@ -168,7 +169,13 @@ impl Soak {
 }
 
 /// Clients that come, stay for a while, and go, until `stop` is set; those with a name are members of a presence channel.
-fn crowd(shared: Shared<'_>, channel: &str, count: usize, member: Option<&str>, came: &AtomicU64) -> anyhow::Result<()> {
+fn crowd(
+    shared: Shared<'_>,
+    channel: &str,
+    count: usize,
+    member: Option<&str>,
+    came: &AtomicU64,
+) -> anyhow::Result<()> {
     let Shared { site, bench, stop, .. } = shared;
     let mut fleet = Fleet::new(site, bench.clock, vec![channel.to_owned()])?;
     while !stop.load(Ordering::Relaxed) {
@@ -181,7 +188,10 @@ fn crowd(shared: Shared<'_>, channel: &str, count: usize, member: Option<&str>, 
             }
             fleet.turn(TURN, |_, _| None)?;
             let there = fleet.live();
-            anyhow::ensure!(Instant::now() < deadline, "{channel}: {there} of {count} clients are where they should be");
+            anyhow::ensure!(
+                Instant::now() < deadline,
+                "{channel}: {there} of {count} clients are where they should be"
+            );
         }
         came.fetch_add(count as u64, Ordering::Relaxed);
         let is_stopped = |_: &Fleet| stop.load(Ordering::Relaxed);
