@@ -1,7 +1,7 @@
 //! A backend: one HTTP connection that is kept alive, and requests over it, one after the other.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -35,7 +35,12 @@ pub(crate) struct Answer<'a> {
 impl Backend {
     /// Connects.
     pub(crate) fn connect(site: &Site) -> anyhow::Result<Self> {
-        let stream = TcpStream::connect_timeout(&site.address, PATIENCE)?;
+        Self::connect_to(site.address)
+    }
+
+    /// Connects to whatever answers requests there.
+    pub(crate) fn connect_to(address: SocketAddr) -> anyhow::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self { stream, answer: Vec::new() })

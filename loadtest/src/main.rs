@@ -14,10 +14,10 @@ mod matrix;
 mod measure;
 mod outcome;
 mod plot;
+mod redis;
 mod report;
 mod scenario;
 mod server;
-mod staged;
 mod table;
 mod target;
 mod threads;
@@ -32,7 +32,6 @@ use clap::{Args, Parser, Subcommand};
 use clock::Clock;
 use scenario::{Bench, Scenario};
 use server::Server;
-use staged::Staged;
 use table::Round;
 use target::TargetOptions;
 
@@ -60,8 +59,6 @@ enum Command {
     },
     #[command(flatten)]
     Scenario(Scenario),
-    #[command(flatten)]
-    Staged(Staged),
     /// The whole matrix, of Herald and the bare server in turn, against what Herald has to keep to; written into docs/performance.md
     Report(Report),
 }
@@ -101,20 +98,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     match &cli.command {
         Command::Floor { listen, bytes } => floor::run(*listen, *bytes).map(|()| ExitCode::SUCCESS),
-        Command::Scenario(scenario) => take(&cli.output, scenario.name(), |bench| {
-            let floor = scenario.floor_bytes().filter(|_| cli.output.floor).map(Server::floor).transpose()?;
-            let floor = floor.map(|floor| scenario.measure(&floor.target(), bench).context("the bare server"));
-            let (floor, server) =
-                (floor.transpose()?, cli.output.herald.as_deref().map(|herald| Server::herald(herald, &[])));
-            let server = match server.transpose()? {
-                Some(server) => scenario.measure(&server.target(), bench)?,
-                None => scenario.measure(&cli.target.target()?, bench)?,
-            };
-            Ok(Round { floor, server })
-        }),
-        Command::Staged(staged) => take(&cli.output, staged.name(), |bench| {
-            Ok(Round { floor: None, server: staged.measure(cli.output.herald(), bench)? })
-        }),
+        Command::Scenario(scenario) => run(scenario, &cli),
         Command::Report(Report { page, short }) => {
             if cli.output.herald.is_none() {
                 build()?;
@@ -143,22 +127,31 @@ fn build() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes the figures of one measurement and shows them; fails if something happened that must not.
-fn take(output: &Output, name: &str, round: impl Fn(Bench) -> anyhow::Result<Round>) -> anyhow::Result<ExitCode> {
+/// Takes the figures of one scenario and shows them; fails if something happened that must not.
+fn run(scenario: &Scenario, cli: &Cli) -> anyhow::Result<ExitCode> {
+    let output = &cli.output;
     let bench = Bench { clock: Clock::start(), is_quiet: output.json };
     let mut rounds = Vec::new();
     for _ in 0..output.rounds.unwrap_or(1) {
-        rounds.push(round(bench)?);
+        let floor = scenario.floor_bytes().filter(|_| output.floor).map(Server::floor).transpose()?;
+        let floor = floor.map(|floor| scenario.measure(&floor.target(), bench).context("the bare server"));
+        let floor = floor.transpose()?;
+        let server = match (scenario.measure_own(output.herald(), bench), &output.herald) {
+            (Some(outcome), _) => outcome?,
+            (None, Some(binary)) => scenario.measure(&Server::herald(binary, &[])?.target(), bench)?,
+            (None, None) => scenario.measure(&cli.target.target()?, bench)?,
+        };
+        rounds.push(Round { floor, server });
     }
     if output.json {
-        println!("{}", table::json(name, &rounds));
+        println!("{}", table::json(scenario.name(), &rounds));
     } else {
         print!("{}", table::text(&rounds));
     }
     if let (Some(file), Some(Round { floor, server })) = (&output.plot, rounds.last()) {
         let outcomes = [("floor", floor.as_ref()), ("server", Some(server))];
         let drawn = outcomes.into_iter().filter_map(|(name, outcome)| Some((name, outcome?.latencies.as_ref()?)));
-        plot::draw(file, name, &drawn.collect::<Vec<_>>())?;
+        plot::draw(file, scenario.name(), &drawn.collect::<Vec<_>>())?;
     }
     let faults: Vec<String> = rounds.iter().flat_map(Round::faults).collect();
     faults.iter().for_each(|fault| eprintln!("{fault}"));

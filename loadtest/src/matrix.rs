@@ -1,16 +1,17 @@
 //! What a report measures, and what Herald has to keep to: the load of each bar as its definition says.
 
-use crate::report::{Bar, Entry, Measurement};
+use crate::report::{Bar, Entry};
 use crate::scenario::Scenario;
+use crate::scenario::auth::Auth;
 use crate::scenario::broadcast::Broadcast;
+use crate::scenario::client_events::ClientEvents;
+use crate::scenario::cluster::Cluster;
 use crate::scenario::connect::Connect;
+use crate::scenario::inbox::Inbox;
+use crate::scenario::presence::Presence;
 use crate::scenario::publish::Publish;
 use crate::scenario::slow::Slow;
 use crate::scenario::storm::Storm;
-use crate::staged::Staged;
-use crate::staged::auth::Auth;
-use crate::staged::cluster::Cluster;
-use crate::staged::inbox::Inbox;
 
 /// Connections of the large measurements, and what of the limit of open files is left for everything else.
 const CONNECTIONS: u32 = 20_000;
@@ -61,44 +62,48 @@ pub(crate) fn entries(short: bool) -> anyhow::Result<Vec<Entry>> {
         ),
         entry(
             format!("{connections} connections cut at once"),
-            Scenario::Storm(Storm { connections, ..Storm::default() }),
-            vec![("all counted right", Bar::AtMost(15.0)), ("bystanders in the storm, longest", Bar::AtMost(100.0))],
+            Scenario::Storm(Storm { clients: connections, ..Storm::default() }),
+            vec![
+                ("all are counted right after", Bar::AtMost(15.0)),
+                ("bystanders meanwhile, longest", Bar::AtMost(100.0)),
+            ],
         ),
         entry(
             "one stalled reader among 1,000".to_owned(),
-            Scenario::Slow(Slow { seconds, ..Slow::default() }),
-            vec![("the others' p99 ÷ before", Bar::AtMost(1.2))],
+            Scenario::Slow(Slow::default()),
+            vec![("latency, p99 ÷ with nobody stalled", Bar::AtMost(1.2))],
         ),
         Entry {
             what: format!(
                 "two nodes and Redis, {} subscribers × {}/s, published on the other",
                 cluster.subscribers, cluster.rate
             ),
-            measurement: Measurement::Staged(Staged::Cluster(cluster), Scenario::Broadcast(beside)),
-            bars: vec![
-                ("CPU per delivery", Bar::TimesFloor(1.6)),
-                ("another node's median over the same node's", Bar::AtMost(1.0)),
-            ],
+            scenario: Scenario::Cluster(cluster),
+            beside: Some(Scenario::Broadcast(beside)),
+            bars: vec![("CPU per delivery", Bar::TimesFloor(1.6)), ("added latency, median", Bar::AtMost(1.0))],
         },
     ];
     if !short {
-        let floor = || Scenario::Publish(Publish { rate: 0, ..Publish::default() });
-        entries.push(Entry {
-            what: "the auth endpoint".to_owned(),
-            measurement: Measurement::Staged(Staged::Auth(Auth::default()), floor()),
-            bars: Vec::new(),
-        });
-        entries.push(Entry {
-            what: "notifications, on SQLite".to_owned(),
-            measurement: Measurement::Staged(Staged::Inbox(Inbox::default()), floor()),
-            bars: Vec::new(),
-        });
+        entries.extend([
+            entry(
+                "pairs of clients that send each other events".to_owned(),
+                Scenario::ClientEvents(ClientEvents::default()),
+                Vec::new(),
+            ),
+            entry(
+                "members of a presence channel who come and go".to_owned(),
+                Scenario::Presence(Presence::default()),
+                Vec::new(),
+            ),
+            entry("the auth endpoint".to_owned(), Scenario::Auth(Auth::default()), Vec::new()),
+            entry("notifications, on SQLite".to_owned(), Scenario::Inbox(Inbox::default()), Vec::new()),
+        ]);
     }
     Ok(entries)
 }
 
 fn entry(what: String, scenario: Scenario, bars: Vec<(&'static str, Bar)>) -> Entry {
-    Entry { what, measurement: Measurement::Of(scenario), bars }
+    Entry { what, scenario, beside: None, bars }
 }
 
 /// As many as wanted, or as this machine lets a process open.

@@ -22,14 +22,32 @@ fn parse_cpu(stat: &str) -> Option<Duration> {
 
 /// Resident bytes of a process.
 pub(crate) fn resident(process: u32) -> anyhow::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).context("the server has ended")?;
-    parse_resident(&status).with_context(|| format!("/proc/{process}/status does not tell the resident memory"))
+    parse_resident(&status(process)?)
+        .with_context(|| format!("/proc/{process}/status does not tell the resident memory"))
 }
 
 fn parse_resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    let kibibytes: u64 = field(status, "VmRSS:")?.strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
+}
+
+/// Threads of a process.
+pub(crate) fn threads(process: u32) -> anyhow::Result<usize> {
+    let threads = field(&status(process)?, "Threads:").and_then(|threads| threads.parse().ok());
+    threads.with_context(|| format!("/proc/{process}/status does not tell the threads"))
+}
+
+fn status(process: u32) -> anyhow::Result<String> {
+    std::fs::read_to_string(format!("/proc/{process}/status")).context("the server has ended")
+}
+
+fn field<'a>(status: &'a str, name: &str) -> Option<&'a str> {
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+}
+
+/// Open descriptors of a process.
+pub(crate) fn descriptors(process: u32) -> anyhow::Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{process}/fd")).context("the server has ended, or is somebody else's")?.count())
 }
 
 /// The process that listens on this port, if this user may know it.
@@ -108,6 +126,8 @@ mod tests {
     #[test]
     fn this_process_can_be_read() {
         assert!(cpu(std::process::id()).is_ok());
+        assert!(descriptors(std::process::id()).unwrap() > 0);
+        assert!(threads(std::process::id()).unwrap() > 0);
         assert!(resident(std::process::id()).unwrap() > 0);
     }
 

@@ -10,7 +10,6 @@ use crate::measure::Readings;
 use crate::outcome::{Figure, Unit};
 use crate::scenario::{Bench, Scenario};
 use crate::server::Server;
-use crate::staged::Staged;
 use crate::table::{self, Round};
 
 /// What a figure has to be.
@@ -29,17 +28,10 @@ pub(crate) enum Bar {
 pub(crate) struct Entry {
     /// What is done, for people.
     pub(crate) what: String,
-    pub(crate) measurement: Measurement,
+    pub(crate) scenario: Scenario,
+    /// What the bare server does beside it, where that is something else.
+    pub(crate) beside: Option<Scenario>,
     pub(crate) bars: Vec<(&'static str, Bar)>,
-}
-
-/// What is measured.
-#[derive(Clone, Debug)]
-pub(crate) enum Measurement {
-    /// One server, and the bare server if it can do the same.
-    Of(Scenario),
-    /// What starts its servers itself; beside it the bare server does this.
-    Staged(Staged, Scenario),
 }
 
 /// An entry and what came out.
@@ -67,7 +59,7 @@ pub(crate) fn run(
     for number in 1..=rounds {
         for Taken { entry, rounds: of_entry } in &mut taken {
             eprintln!("round {number} of {rounds}: {}", entry.what);
-            let round = round(&entry.measurement, herald, bench).with_context(|| entry.what.clone())?;
+            let round = round(entry, herald, bench).with_context(|| entry.what.clone())?;
             round.faults().for_each(|fault| {
                 eprintln!("  {fault}");
                 is_right = false;
@@ -90,18 +82,16 @@ pub(crate) fn run(
     Ok(is_right)
 }
 
-fn round(measurement: &Measurement, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
-    let (Measurement::Of(scenario) | Measurement::Staged(_, scenario)) = measurement;
-    let floor = match scenario.floor_bytes() {
-        Some(bytes) => {
-            let server = Server::floor(bytes)?;
-            Some(scenario.measure(&server.target(), bench).context("the bare server")?)
-        }
+fn round(entry: &Entry, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
+    let Entry { scenario, beside, .. } = entry;
+    let beside = beside.as_ref().unwrap_or(scenario);
+    let floor = match beside.floor_bytes() {
+        Some(bytes) => Some(beside.measure(&Server::floor(bytes)?.target(), bench).context("the bare server")?),
         None => None,
     };
-    let server = match measurement {
-        Measurement::Of(scenario) => scenario.measure(&Server::herald(herald, &[])?.target(), bench),
-        Measurement::Staged(staged, _) => staged.measure(herald, bench),
+    let server = match scenario.measure_own(herald, bench) {
+        Some(outcome) => outcome,
+        None => scenario.measure(&Server::herald(herald, &[])?.target(), bench),
     };
     Ok(Round { floor, server: server.context("Herald")? })
 }

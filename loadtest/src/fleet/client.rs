@@ -38,8 +38,6 @@ pub(crate) struct Client {
     pub(super) member: Option<String>,
     /// It does not read.
     pub(super) is_stalled: bool,
-    /// It did not read for a while, and what it has missed is nobody's fault but its own.
-    pub(super) was_stalled: bool,
     pub(super) close_code: Option<u16>,
     begun: Instant,
     /// What came of a frame so far.
@@ -89,7 +87,6 @@ impl Client {
             channel,
             member,
             is_stalled: false,
-            was_stalled: false,
             close_code: None,
             begun: Instant::now(),
             partial: Vec::new(),
@@ -103,8 +100,8 @@ impl Client {
         behind + self.order.missing.len() as u64
     }
 
-    /// The next number is 0.
-    pub(super) fn begin_again(&mut self) {
+    /// The next event is number 0.
+    pub(super) fn expect_the_first(&mut self) {
         self.order = Order { next: Some(0), missing: Vec::new() };
     }
 
@@ -216,7 +213,7 @@ impl Client {
         if self.stage == Stage::Live {
             if let Some(at) = Stamp::find(text, desk.stamp_at) {
                 desk.stamp_at = at.start;
-                return self.event(text.get(at).unwrap_or_default(), text, desk);
+                return self.event(text.get(at).unwrap_or_default(), text, desk, other);
             }
             if memmem::find(text, b"\"pusher:ping\"").is_some() {
                 return self.send(&desk.pong);
@@ -259,18 +256,26 @@ impl Client {
         desk.handshakes.record(now_ns.saturating_sub(took_ns), now_ns);
     }
 
-    fn event(&mut self, stamp: &[u8], text: &[u8], desk: &mut Desk) -> anyhow::Result<()> {
+    fn event(
+        &mut self,
+        stamp: &[u8],
+        text: &[u8],
+        desk: &mut Desk,
+        other: &mut impl FnMut(&[u8]) -> Option<Vec<u8>>,
+    ) -> anyhow::Result<()> {
         let stamp = Stamp::read(stamp).with_context(|| format!("a broken event: {}", String::from_utf8_lossy(text)))?;
         let now_ns = desk.clock.ns();
         desk.tally.deliveries += 1;
         desk.tally.last_ns = now_ns;
         desk.tally.latencies.record(stamp.at_ns, now_ns);
-        match self.order.note(stamp.number) {
-            Arrival::InOrder => {}
-            Arrival::OutOfOrder => desk.tally.out_of_order += 1,
-            Arrival::Duplicate => desk.tally.duplicated += 1,
+        if desk.minds_order {
+            match self.order.note(stamp.number) {
+                Arrival::InOrder => {}
+                Arrival::OutOfOrder => desk.tally.out_of_order += 1,
+                Arrival::Duplicate => desk.tally.duplicated += 1,
+            }
         }
-        Ok(())
+        if desk.tells_events { self.tell(text, other) } else { Ok(()) }
     }
 }
 

@@ -47,6 +47,8 @@ struct Desk {
     pong: Vec<u8>,
     /// Where the last stamp stood in its text.
     stamp_at: usize,
+    minds_order: bool,
+    tells_events: bool,
     handshakes: Latencies,
     tally: Tally,
 }
@@ -88,11 +90,18 @@ impl Fleet {
             upgrade: site.app.upgrade_request(site.address),
             pong: wire::client_frame(r#"{"event":"pusher:pong","data":{}}"#),
             stamp_at: 0,
+            minds_order: true,
+            tells_events: false,
             handshakes: Latencies::new()?,
             tally,
         };
         let (poll, events) = (Poll::new()?, Events::with_capacity(4096));
         Ok(Self { poll, events, clients: Vec::new(), desk, buffer: vec![0; BUFFER] })
+    }
+
+    /// Stamped events are told to whoever turns the fleet, and their order is nobody's business.
+    pub(crate) const fn tell_events(&mut self) {
+        (self.desk.tells_events, self.desk.minds_order) = (true, false);
     }
 
     /// Lets more clients in; on return, each is where it shall be.
@@ -186,7 +195,7 @@ impl Fleet {
     /// A client reads nothing any more, and its kernel takes as little as it can.
     pub(crate) fn stall(&mut self, number: usize) -> anyhow::Result<()> {
         let client = self.clients.get_mut(number).context("no such client")?;
-        (client.is_stalled, client.was_stalled) = (true, true);
+        client.is_stalled = true;
         Ok(socket2::SockRef::from(&client.stream).set_recv_buffer_size(4096)?)
     }
 
@@ -194,6 +203,8 @@ impl Fleet {
     pub(crate) fn resume(&mut self, number: usize) -> anyhow::Result<()> {
         let client = self.clients.get_mut(number).context("no such client")?;
         client.is_stalled = false;
+        // What waits in the server's kernel comes through as small a window as it went into otherwise.
+        socket2::SockRef::from(&client.stream).set_recv_buffer_size(BUFFER)?;
         client.serve(&mut self.desk, &mut self.buffer, &mut |_| None)
     }
 
@@ -202,22 +213,21 @@ impl Fleet {
         self.clients.clear();
     }
 
+    /// Cuts one client off; its number is not used again.
+    pub(crate) fn leave(&mut self, number: usize) -> anyhow::Result<()> {
+        let client = self.clients.get_mut(number).context("no such client")?;
+        client.stage = Stage::Over;
+        Ok(client.stream.shutdown(std::net::Shutdown::Both)?)
+    }
+
     /// What came.
     pub(crate) const fn tally(&self) -> &Tally {
         &self.desk.tally
     }
 
-    /// Forgets what came so far.
-    pub(crate) fn forget(&mut self) -> anyhow::Result<()> {
-        let latencies = Latencies::new()?;
-        self.desk.tally = Tally { deliveries: 0, duplicated: 0, out_of_order: 0, latencies, last_ns: 0 };
-        Ok(())
-    }
-
-    /// Forgets what came, and expects every channel's numbers from 0 again.
-    pub(crate) fn begin_again(&mut self) -> anyhow::Result<()> {
-        self.clients.iter_mut().for_each(Client::begin_again);
-        self.forget()
+    /// Of each channel the next event is number 0: before anything is published.
+    pub(crate) fn expect_the_first(&mut self) {
+        self.clients.iter_mut().for_each(Client::expect_the_first);
     }
 
     /// How long each client took from TCP's first packet until it was where it shall be.
@@ -227,7 +237,7 @@ impl Fleet {
 
     /// Events that clients did not get, of so many on each channel; those who are over did not want them.
     pub(crate) fn lost(&self, published: &[u64]) -> u64 {
-        let live = self.clients.iter().filter(|client| client.stage == Stage::Live && !client.was_stalled);
+        let live = self.clients.iter().filter(|client| client.stage == Stage::Live && !client.is_stalled);
         live.map(|client| {
             let published = client.channel.and_then(|channel| published.get(channel));
             client.lost(published.copied().unwrap_or_default())

@@ -58,7 +58,7 @@ impl Broadcast {
             bytes: self.bytes,
         };
         let before = target.cpu()?;
-        let published = deliver(&mut fleet, &publishing, &target.site, bench, subscribers)?;
+        let published = deliver(&mut fleet, &publishing, &target.site, bench, subscribers, &AtomicBool::new(false))?;
         let used = target.cpu_since(before)?;
         fleet.turn_until(Instant::now() + SILENCE, |_| false)?;
 
@@ -70,20 +70,21 @@ impl Broadcast {
     }
 }
 
-/// Publishes, and turns the fleet until everybody has got everything or it is certain that they will not.
+/// Publishes until the time is over or `stop` is set, and turns the fleet until everybody has got everything or it is certain that they will not.
 pub(crate) fn deliver(
     fleet: &mut Fleet,
     publishing: &Publishing,
     site: &Site,
     bench: Bench,
     subscribers: usize,
+    stop: &AtomicBool,
 ) -> anyhow::Result<Published> {
-    let (of_each, stop) = ((subscribers / publishing.channels.len()) as u64, AtomicBool::new(false));
+    let of_each = (subscribers / publishing.channels.len()) as u64;
     let asked_for = u64::from(publishing.rate) * publishing.period.as_secs() * of_each;
     let progress = bench.progress("delivering", asked_for);
-    fleet.begin_again()?;
+    fleet.expect_the_first();
     thread::scope(|scope| {
-        let running = scope.spawn(|| publishing.run(site, bench.clock, &stop));
+        let running = scope.spawn(|| publishing.run(site, bench.clock, stop));
         while !running.is_finished() {
             fleet.turn(TURN, |_, _| None)?;
             progress.set_position(fleet.tally().deliveries);

@@ -1,23 +1,30 @@
 //! What can be measured of one server, each bounded in count and time.
 
+mod asking;
+pub(crate) mod auth;
 pub(crate) mod broadcast;
+mod channel;
+pub(crate) mod client_events;
+pub(crate) mod cluster;
 pub(crate) mod connect;
+pub(crate) mod inbox;
+pub(crate) mod presence;
 pub(crate) mod publish;
 pub(crate) mod slow;
+pub(crate) mod soak;
+mod store;
 pub(crate) mod storm;
 
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::Value;
 
-use crate::backend::Backend;
 use crate::clock::Clock;
 use crate::floor;
 use crate::outcome::Outcome;
-use crate::target::{Site, Target};
+use crate::target::Target;
 
 /// How long what was sent last may be under way.
 pub(crate) const GRACE: Duration = Duration::from_secs(10);
@@ -37,10 +44,22 @@ pub(crate) enum Scenario {
     Broadcast(broadcast::Broadcast),
     /// Triggers over HTTP with nobody subscribed: requests a second, CPU for each
     Publish(publish::Publish),
-    /// All clients are cut off at once and come back at once: how long until all are counted right, and what others notice of it
+    /// All clients are cut off at once and come back: how long that takes, and what others notice of it
     Storm(storm::Storm),
-    /// Readers that have stopped reading among others: what those notice of it, and what the server does
+    /// Readers of whom a few stop reading: what the others notice, and what becomes of those few
     Slow(slow::Slow),
+    /// Pairs of clients that send each other events: round trips, what was not answered, CPU for each
+    ClientEvents(client_events::ClientEvents),
+    /// Members of a presence channel who come and go: announcements, and whether everybody counts right
+    Presence(presence::Presence),
+    /// A mix of everything for minutes or hours: whether memory, descriptors and threads stay what they are
+    Soak(soak::Soak),
+    /// Herald on several nodes, which are started with a Redis: added latency, CPU for each remote delivery
+    Cluster(cluster::Cluster),
+    /// Herald with session tokens, which is started for it: authorizations of channels a second, CPU for each
+    Auth(auth::Auth),
+    /// Herald with a store, which is started for it: notifications a second, and from the request to the frame
+    Inbox(inbox::Inbox),
 }
 
 /// What every measurement needs.
@@ -66,7 +85,17 @@ impl Bench {
 }
 
 impl Scenario {
-    /// Takes the figures of one server.
+    /// Takes the figures of servers that the scenario starts itself; none if it measures one that is there.
+    pub(crate) fn measure_own(&self, herald: &Path, bench: Bench) -> Option<anyhow::Result<Outcome>> {
+        match self {
+            Self::Cluster(cluster) => Some(cluster.measure(herald, bench)),
+            Self::Auth(auth) => Some(auth.measure(herald, bench)),
+            Self::Inbox(inbox) => Some(inbox.measure(herald, bench)),
+            _ => None,
+        }
+    }
+
+    /// Takes the figures of one server; of those that start Herald themselves, only what the bare server can do.
     pub(crate) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
         match self {
             Self::Connect(connect) => connect.measure(target, bench),
@@ -74,6 +103,12 @@ impl Scenario {
             Self::Publish(publish) => publish.measure(target, bench),
             Self::Storm(storm) => storm.measure(target, bench),
             Self::Slow(slow) => slow.measure(target, bench),
+            Self::ClientEvents(client_events) => client_events.measure(target, bench),
+            Self::Presence(presence) => presence.measure(target, bench),
+            Self::Soak(soak) => soak.measure(target, bench),
+            Self::Auth(auth) => auth.floor(target, bench),
+            Self::Inbox(inbox) => inbox.floor(target, bench),
+            Self::Cluster(_) => anyhow::bail!("it starts its servers itself"),
         }
     }
 
@@ -85,6 +120,12 @@ impl Scenario {
             Self::Publish(_) => "publish",
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
+            Self::ClientEvents(_) => "client-events",
+            Self::Presence(_) => "presence",
+            Self::Soak(_) => "soak",
+            Self::Cluster(_) => "cluster",
+            Self::Auth(_) => "auth",
+            Self::Inbox(_) => "inbox",
         }
     }
 
@@ -92,8 +133,8 @@ impl Scenario {
     pub(crate) const fn floor_bytes(&self) -> Option<usize> {
         match self {
             Self::Broadcast(broadcast) if broadcast.channels == 1 => Some(broadcast.bytes),
-            Self::Broadcast(_) | Self::Storm(_) | Self::Slow(_) => None,
-            Self::Connect(_) | Self::Publish(_) => Some(200),
+            Self::Connect(_) | Self::Publish(_) | Self::Auth(_) | Self::Inbox(_) => Some(200),
+            _ => None,
         }
     }
 }
@@ -104,40 +145,5 @@ pub(crate) fn channels(count: u32) -> Vec<String> {
         0 => Vec::new(),
         1 => vec![floor::CHANNEL.to_owned()],
         more => (0..more).map(|number| format!("{}-{number:05}", floor::CHANNEL)).collect(),
-    }
-}
-
-/// How many the server says are subscribed to a channel.
-pub(crate) fn subscription_count(backend: &mut Backend, site: &Site, channel: &str) -> anyhow::Result<usize> {
-    let endpoint = format!("channels/{channel}");
-    let request = site.app.request(site.address, "GET", &endpoint, &[("info", "subscription_count")], "");
-    count_in(backend.ask_for(&request)?, "subscription_count")
-}
-
-/// A number in what the server says about a channel; one that nobody is on has none.
-fn count_in(said: &str, name: &str) -> anyhow::Result<usize> {
-    let said: Value = serde_json::from_str(said).with_context(|| format!("the server said {said}"))?;
-    match said.get(name) {
-        Some(count) => Ok(usize::try_from(count.as_u64().with_context(|| format!("the server said {said}"))?)?),
-        None => Ok(0),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_channel_without_anybody_has_no_count() {
-        assert_eq!(count_in(r#"{"occupied":true,"subscription_count":7}"#, "subscription_count").unwrap(), 7);
-        assert_eq!(count_in(r#"{"occupied":false}"#, "subscription_count").unwrap(), 0);
-        assert!(count_in("<html>", "subscription_count").is_err());
-    }
-
-    #[test]
-    fn one_channel_is_the_bare_servers() {
-        assert_eq!(channels(1), [floor::CHANNEL]);
-        assert_eq!(channels(2), ["load-00000", "load-00001"]);
-        assert!(channels(0).is_empty());
     }
 }

@@ -1,16 +1,11 @@
 //! Triggers over HTTP with nobody subscribed, from several backends at once.
 
-use std::thread;
-use std::time::{Duration, Instant};
-
 use clap::Args;
 
 use super::Bench;
-use crate::backend::Backend;
-use crate::latencies::Latencies;
+use super::asking::Asking;
 use crate::outcome::{Outcome, Unit};
 use crate::target::{Site, Target};
-use crate::threads::join;
 use crate::wire::{EVENT, Stamp};
 
 /// See the module.
@@ -38,50 +33,21 @@ impl Default for Publish {
 
 impl Publish {
     pub(super) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
-        let request = self.request(&target.site);
-        let all = f64::from(self.backends) * f64::from(self.requests);
-        let progress = bench.progress("publishing", all as u64);
-        let ask = |backend: &mut Backend| -> anyhow::Result<Latencies> {
-            let (start, mut latencies) = (Instant::now(), Latencies::new()?);
-            for number in 0..self.requests {
-                if self.rate > 0 {
-                    let due = start + Duration::from_secs(1) / self.rate * number;
-                    thread::sleep(due.saturating_duration_since(Instant::now()));
-                }
-                let begun_ns = bench.clock.ns();
-                backend.ask_for(&request)?;
-                latencies.record(begun_ns, bench.clock.ns());
-                if number % 100 == 99 {
-                    progress.inc(100);
-                }
-            }
-            Ok(latencies)
-        };
-        let mut backends = Vec::new();
-        for _ in 0..self.backends {
-            backends.push(Backend::connect(&target.site)?);
-        }
-        let (before, begun) = (target.cpu()?, Instant::now());
-        let latencies = thread::scope(|scope| {
-            let ask = &ask;
-            let asking: Vec<_> = backends.iter_mut().map(|backend| scope.spawn(move || ask(backend))).collect();
-            asking.into_iter().map(join).collect::<anyhow::Result<Vec<_>>>()
-        })?;
-        let took = begun.elapsed();
-        let used = target.cpu_since(before)?;
+        let requests = vec![vec![self.request(&target.site)]; self.backends as usize];
+        let asking = Asking { each: self.requests, rate: self.rate };
+        let asked = asking.run(target, bench, &requests, "publishing")?;
 
-        let mut together = Latencies::new()?;
-        latencies.iter().try_for_each(|latencies| together.add(latencies))?;
         let mut outcome = Outcome::default();
-        outcome.add("requests a second", all / took.as_secs_f64(), Unit::PerSecond);
-        let per = |events: f64| used.map(|used| used.as_secs_f64() * 1e6 / events);
-        outcome.add_known("CPU per request", per(all), Unit::Microseconds);
+        asked.report(&mut outcome, "requests a second", "CPU per request");
         if self.batch > 1 {
-            outcome.add_known("CPU per event", per(all * f64::from(self.batch)), Unit::Microseconds);
+            outcome.add_known(
+                "CPU per event",
+                asked.cpu_us(asked.requests * f64::from(self.batch)),
+                Unit::Microseconds,
+            );
         }
-        let names = ["answer, median", "answer, p99", "answer, p99.9", "answer, longest"];
-        outcome.add_latencies(names, &together);
-        outcome.latencies = Some(together);
+        asked.report_answers(&mut outcome);
+        outcome.latencies = Some(asked.answers);
         Ok(outcome)
     }
 

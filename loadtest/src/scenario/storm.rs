@@ -1,157 +1,170 @@
-//! Everybody is cut off at once and comes back at once, while others go on undisturbed, or should.
+//! Everybody is cut off at once and comes back at once, while others go on working.
+//!
+//! The others are in a thread and a fleet of their own, so that what they wait for is the server and not the crowd's own work in this tool.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use clap::Args;
-use indicatif::ProgressBar;
 
-use super::{AT_ONCE, Bench, GRACE, channels, subscription_count};
+use super::broadcast::deliver;
+use super::channel::{Counted, count};
+use super::{AT_ONCE, Bench, channels};
 use crate::backend::{Backend, Published, Publishing};
-use crate::fleet::{Fleet, TURN, Wave};
-use crate::floor;
+use crate::fleet::{Fleet, Wave};
+use crate::latencies::Latencies;
 use crate::outcome::{Outcome, Unit};
 use crate::target::{Site, Target};
 use crate::threads::join;
 
-/// The channel of those who are not cut off, how many they are, and how often they get an event.
-const BYSTANDERS: &str = "bystanders";
-const BYSTANDING: usize = 10;
-const RATE: u32 = 50;
+/// Size of the bystanders' events.
+const BYTES: usize = 200;
 /// How long the bystanders are watched before the storm.
-const BEFORE: Duration = Duration::from_secs(5);
-/// How often the server is asked how many are subscribed.
-const ASK_EVERY: Duration = Duration::from_millis(100);
+const CALM: Duration = Duration::from_secs(5);
+/// How long they are watched until it begins, so that they are under way when it does.
+const LEAD: Duration = Duration::from_millis(500);
+/// How long a storm may last.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How often the server is asked how many it counts.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// See the module.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Storm {
-    /// Clients, all on one channel
-    #[arg(long, default_value_t = Self::default().connections, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    pub(crate) connections: u32,
-    /// How many are on their way back at once
+    /// Clients that are cut off and come back
+    #[arg(long, default_value_t = Self::default().clients, value_parser = clap::value_parser!(u32).range(1..=50_000))]
+    pub(crate) clients: u32,
+    /// How many of them come back at once
     #[arg(long, default_value_t = Self::default().at_once, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub(crate) at_once: u32,
-    /// How long it may take until everybody is back and counted right, in seconds
-    #[arg(long, default_value_t = Self::default().within, value_parser = clap::value_parser!(u32).range(1..=600))]
-    pub(crate) within: u32,
+    /// Clients on another channel, who stay
+    #[arg(long, default_value_t = Self::default().bystanders, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) bystanders: u32,
+    /// Events a second to them
+    #[arg(long, default_value_t = Self::default().rate, value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rate: u32,
 }
 
 impl Default for Storm {
     fn default() -> Self {
-        Self { connections: 5_000, at_once: 256, within: 60 }
+        Self { clients: 5_000, at_once: 256, bystanders: 10, rate: 50 }
     }
 }
 
-/// What the bystanders saw: before the storm and in it.
+/// What the bystanders saw.
 struct Watched {
-    outcome: Outcome,
     published: Published,
-    lost: u64,
+    latencies: Latencies,
+    /// Lost, doubled or out of order; and cut off.
+    wrong: u64,
+    closed: u64,
+}
+
+/// How long it took.
+struct Passed {
+    back: Duration,
+    counted: Duration,
 }
 
 impl Storm {
     pub(super) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
-        let (site, count) = (&target.site, self.connections as usize);
-        let within = Duration::from_secs(self.within.into());
+        let (site, clients) = (&target.site, self.clients as usize);
         let mut fleet = Fleet::new(site, bench.clock, channels(1))?;
-        let wave = Wave { count, at_once: AT_ONCE, within: Duration::from_secs(300) };
-        fleet.connect(wave, &bench.progress("connecting", count as u64))?;
-        let mut backend = Backend::connect(site)?;
-        counted(&mut backend, site, count, Instant::now() + GRACE)?;
+        let wave = Wave { count: clients, at_once: AT_ONCE, within: PATIENCE };
+        fleet.connect(wave, &bench.progress("subscribing", clients as u64))?;
+        let before = thread::scope(|scope| {
+            // Nobody here answers pings meanwhile, which is no harm for so short a time.
+            join(scope.spawn(|| self.watch(site, "bystanders-before", CALM, &AtomicBool::new(false), bench)))
+        })?;
+        let stop = AtomicBool::new(false);
+        let (passed, meanwhile) = thread::scope(|scope| {
+            let watching = scope.spawn(|| self.watch(site, "bystanders", PATIENCE + LEAD, &stop, bench));
+            let passed = self.pass(&mut fleet, site, bench);
+            stop.store(true, Ordering::Relaxed);
+            anyhow::Ok((passed?, join(watching)?))
+        })?;
 
-        let (begins, ends) = (AtomicBool::new(false), AtomicBool::new(false));
-        thread::scope(|scope| {
-            let watching = scope.spawn(|| watch(site, bench, &begins, &ends));
-            fleet.turn_until(Instant::now() + BEFORE, |_| false)?;
-            begins.store(true, Ordering::Relaxed);
-            let storm = || -> anyhow::Result<(Duration, Duration, Option<Duration>)> {
-                let (cpu, begun) = (target.cpu()?, Instant::now());
-                let mut back = Fleet::new(site, bench.clock, channels(1))?;
-                fleet.cut();
-                let wave = Wave { count, at_once: self.at_once as usize, within };
-                let counting =
-                    scope.spawn(move || counted(&mut backend, site, count, begun + within).map(|()| begun.elapsed()));
-                back.connect(wave, &bench.progress("coming back", count as u64))?;
-                let subscribed = begun.elapsed();
-                while !counting.is_finished() {
-                    back.turn(TURN, |_, _| None)?;
-                }
-                Ok((subscribed, join(counting)?, target.cpu_since(cpu)?))
-            };
-            let came_out = storm();
-            ends.store(true, Ordering::Relaxed);
-            let Watched { mut outcome, published, lost } = join(watching)?;
-            let (subscribed, counted, used) = came_out?;
-            outcome.add("all subscribed again", subscribed.as_secs_f64(), Unit::Seconds);
-            outcome.add("all counted right", counted.max(subscribed).as_secs_f64(), Unit::Seconds);
-            let each = used.map(|used| used.as_secs_f64() * 1e6 / count as f64);
-            outcome.add_known("CPU per client that left and came back", each, Unit::Microseconds);
-            outcome.add("answer to a trigger, p99", published.answers.quantile_ms(0.99), Unit::Milliseconds);
-            outcome.add("answer to a trigger, longest", published.answers.max_ms(), Unit::Milliseconds);
-            outcome.add_fault("lost to bystanders", lost, "");
-            outcome.add_fault(
-                "triggers refused",
-                published.refused,
-                format_args!(", the last with {}", published.refusal),
-            );
-            Ok(outcome)
-        })
-    }
-}
-
-/// Waits until the server says that so many are subscribed.
-fn counted(backend: &mut Backend, site: &Site, count: usize, deadline: Instant) -> anyhow::Result<()> {
-    loop {
-        let said = subscription_count(backend, site, floor::CHANNEL)?;
-        if said == count {
-            return Ok(());
-        }
-        anyhow::ensure!(Instant::now() < deadline, "{count} are subscribed, and the server counts {said}");
-        thread::sleep(ASK_EVERY);
-    }
-}
-
-/// Gives a few others their events all the time, in a fleet of their own so that the tool's own work does not hold them up.
-fn watch(site: &Site, bench: Bench, begins: &AtomicBool, ends: &AtomicBool) -> anyhow::Result<Watched> {
-    let mut fleet = Fleet::new(site, bench.clock, vec![BYSTANDERS.to_owned()])?;
-    let wave = Wave { count: BYSTANDING, at_once: BYSTANDING, within: GRACE };
-    fleet.connect(wave, &ProgressBar::hidden())?;
-    fleet.begin_again()?;
-    let publishing = Publishing {
-        channels: vec![BYSTANDERS.to_owned()],
-        rate: RATE,
-        period: Duration::from_secs(3_600),
-        bytes: 200,
-    };
-    let mut outcome = Outcome::default();
-    thread::scope(|scope| {
-        let running = scope.spawn(|| publishing.run(site, bench.clock, ends));
-        while !running.is_finished() && !begins.load(Ordering::Relaxed) {
-            fleet.turn(TURN, |_, _| None)?;
-        }
+        let mut outcome = Outcome::default();
+        outcome.add("all are back after", passed.back.as_secs_f64(), Unit::Seconds);
+        outcome.add("all are counted right after", passed.counted.as_secs_f64(), Unit::Seconds);
         let names = [
             "bystanders before, median",
             "bystanders before, p99",
             "bystanders before, p99.9",
             "bystanders before, longest",
         ];
-        outcome.add_latencies(names, &fleet.tally().latencies);
-        fleet.forget()?;
-        while !running.is_finished() {
-            fleet.turn(TURN, |_, _| None)?;
-        }
-        let published = join(running)?;
-        fleet.turn_until(Instant::now() + GRACE, |fleet| fleet.lost(&published.events) == 0)?;
+        outcome.add_latencies(names, &before.latencies);
         let names = [
-            "bystanders in the storm, median",
-            "bystanders in the storm, p99",
-            "bystanders in the storm, p99.9",
-            "bystanders in the storm, longest",
+            "bystanders meanwhile, median",
+            "bystanders meanwhile, p99",
+            "bystanders meanwhile, p99.9",
+            "bystanders meanwhile, longest",
         ];
-        outcome.add_latencies(names, &fleet.tally().latencies);
-        outcome.latencies = Some(fleet.tally().latencies.clone());
-        Ok(Watched { lost: fleet.lost(&published.events), outcome, published })
-    })
+        outcome.add_latencies(names, &meanwhile.latencies);
+        let answers = &meanwhile.published.answers;
+        outcome.add("answer to a trigger meanwhile, p99", answers.quantile_ms(0.99), Unit::Milliseconds);
+        outcome.add("answer to a trigger meanwhile, longest", answers.max_ms(), Unit::Milliseconds);
+        outcome.add("events published meanwhile", meanwhile.published.total() as f64, Unit::Count);
+        let wrong = before.wrong + meanwhile.wrong;
+        outcome.add_fault("bystanders' events lost, doubled or out of order", wrong, "");
+        let refused = before.published.refused + meanwhile.published.refused;
+        outcome.add_fault("triggers refused", refused, format_args!(", the last with {}", meanwhile.published.refusal));
+        outcome.add_fault("bystanders cut off", before.closed + meanwhile.closed, "");
+        let closed = fleet.closed();
+        let cut_off = closed.values().sum::<usize>() as u64;
+        outcome.add_fault("clients cut off after they were back", cut_off, format_args!(", by code: {closed:?}"));
+        outcome.latencies = Some(meanwhile.latencies);
+        Ok(outcome)
+    }
+
+    /// The storm itself.
+    fn pass(&self, fleet: &mut Fleet, site: &Site, bench: Bench) -> anyhow::Result<Passed> {
+        let mut backend = Backend::connect(site)?;
+        fleet.turn_until(Instant::now() + LEAD, |_| false)?;
+        let (begun, clients) = (Instant::now(), u64::from(self.clients));
+        fleet.cut();
+        let wave = Wave { count: self.clients as usize, at_once: self.at_once as usize, within: PATIENCE };
+        fleet.connect(wave, &bench.progress("coming back", clients)).context("after the cut")?;
+        let back = begun.elapsed();
+        let channel = channels(1).concat();
+        loop {
+            let counted = count(&mut backend, site, &channel, Counted::Subscriptions)?;
+            if counted == clients {
+                return Ok(Passed { back, counted: begun.elapsed() });
+            }
+            anyhow::ensure!(
+                begun.elapsed() < PATIENCE,
+                "after {PATIENCE:?} the server counts {counted} subscriptions, not {clients}"
+            );
+            fleet.turn_until(Instant::now() + ASKED_EVERY, |_| false)?;
+        }
+    }
+
+    /// Publishes to the bystanders, who come anew, until the time is over or `stop` is set.
+    fn watch(
+        &self,
+        site: &Site,
+        channel: &str,
+        period: Duration,
+        stop: &AtomicBool,
+        bench: Bench,
+    ) -> anyhow::Result<Watched> {
+        let quiet = Bench { is_quiet: true, ..bench };
+        let channels = vec![channel.to_owned()];
+        let bystanders = self.bystanders as usize;
+        let mut fleet = Fleet::new(site, bench.clock, channels.clone())?;
+        let wave = Wave { count: bystanders, at_once: AT_ONCE, within: PATIENCE };
+        fleet.connect(wave, &quiet.progress("", 0))?;
+        let publishing = Publishing { channels, rate: self.rate, period, bytes: BYTES };
+        let published = deliver(&mut fleet, &publishing, site, quiet, bystanders, stop)?;
+        let tally = fleet.tally();
+        Ok(Watched {
+            wrong: fleet.lost(&published.events) + tally.duplicated + tally.out_of_order,
+            closed: fleet.closed().values().sum::<usize>() as u64,
+            latencies: tally.latencies.clone(),
+            published,
+        })
+    }
 }
