@@ -1,6 +1,6 @@
 //! The tool's one clock: nanoseconds since it was started, the same in every thread.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// See the module.
 #[derive(Clone, Copy, Debug)]
@@ -15,10 +15,5 @@ impl Clock {
     /// Nanoseconds since the start.
     pub(crate) fn ns(self) -> u64 {
         u64::try_from(self.0.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-
-    /// The moment of that many nanoseconds after the start.
-    pub(crate) fn at(self, ns: u64) -> Instant {
-        self.0 + Duration::from_nanos(ns)
     }
 }

@@ -203,7 +203,10 @@ impl Fleet {
     pub(crate) fn resume(&mut self, number: usize) -> anyhow::Result<()> {
         let client = self.clients.get_mut(number).context("no such client")?;
         client.is_stalled = false;
-        client.serve(&mut self.desk, &mut self.buffer, &mut |_| None)
+        client.serve(&mut self.desk, &mut self.buffer, &mut |_| None)?;
+        // An end that came while nobody read is told once and was not listened to: this has it told again.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        Ok(self.poll.registry().reregister(&mut client.stream, Token(number), interest)?)
     }
 
     /// Cuts everybody off, as if the network were gone for a moment.
@@ -221,13 +224,6 @@ impl Fleet {
     /// What came.
     pub(crate) const fn tally(&self) -> &Tally {
         &self.desk.tally
-    }
-
-    /// Forgets what came so far.
-    pub(crate) fn forget(&mut self) -> anyhow::Result<()> {
-        let latencies = Latencies::new()?;
-        self.desk.tally = Tally { deliveries: 0, duplicated: 0, out_of_order: 0, latencies, last_ns: 0 };
-        Ok(())
     }
 
     /// How long each client took from TCP's first packet until it was where it shall be.

@@ -68,9 +68,7 @@ const PLACES: [(Place, Names); 3] = [
             median: "alone: latency, median",
             p99: "alone: latency, p99",
             nodes: "alone: CPU per delivery",
-            redis: "",
-            to_c: "",
-            to_c_at_rest: "",
+            shared: None,
         },
     ),
     (
@@ -79,9 +77,11 @@ const PLACES: [(Place, Names); 3] = [
             median: "A to A: latency, median",
             p99: "A to A: latency, p99",
             nodes: "A to A: CPU of A and B per delivery",
-            redis: "A to A: CPU of Redis per event",
-            to_c: "A to A: sent to C",
-            to_c_at_rest: "A to A: sent to C at rest, in that time",
+            shared: Some(Shared {
+                redis: "A to A: CPU of Redis per event",
+                to_c: "A to A: sent to C",
+                to_c_at_rest: "A to A: sent to C at rest, in that time",
+            }),
         },
     ),
     (
@@ -90,9 +90,11 @@ const PLACES: [(Place, Names); 3] = [
             median: "A to B: latency, median",
             p99: "A to B: latency, p99",
             nodes: "A to B: CPU of A and B per delivery",
-            redis: "A to B: CPU of Redis per event",
-            to_c: "A to B: sent to C",
-            to_c_at_rest: "A to B: sent to C at rest, in that time",
+            shared: Some(Shared {
+                redis: "A to B: CPU of Redis per event",
+                to_c: "A to B: sent to C",
+                to_c_at_rest: "A to B: sent to C at rest, in that time",
+            }),
         },
     ),
 ];
@@ -101,6 +103,11 @@ struct Names {
     median: &'static str,
     p99: &'static str,
     nodes: &'static str,
+    /// Where there is a cluster.
+    shared: Option<Shared>,
+}
+
+struct Shared {
     redis: &'static str,
     to_c: &'static str,
     to_c_at_rest: &'static str,
@@ -265,10 +272,10 @@ impl Names {
         outcome.add(self.median, latencies.quantile_ms(0.5), Unit::Milliseconds);
         outcome.add(self.p99, latencies.quantile_ms(0.99), Unit::Milliseconds);
         outcome.add(self.nodes, used.nodes_cpu * 1e6 / passed.deliveries as f64, Unit::Microseconds);
-        if !self.redis.is_empty() {
-            outcome.add(self.redis, used.redis_cpu * 1e6 / passed.events as f64, Unit::Microseconds);
-            outcome.add(self.to_c, busy.to_c / 1024.0, Unit::Kibibytes);
-            outcome.add(self.to_c_at_rest, at_rest.to_c / 1024.0, Unit::Kibibytes);
+        if let Some(Shared { redis, to_c, to_c_at_rest }) = &self.shared {
+            outcome.add(redis, used.redis_cpu * 1e6 / passed.events as f64, Unit::Microseconds);
+            outcome.add(to_c, busy.to_c / 1024.0, Unit::Kibibytes);
+            outcome.add(to_c_at_rest, at_rest.to_c / 1024.0, Unit::Kibibytes);
         }
     }
 }
@@ -287,11 +294,12 @@ mod tests {
         let at_rest = Usage { nodes_cpu: 0.25, redis_cpu: 0.125, to_c: 512.0 }.times(2.0);
         let busy = Usage { nodes_cpu: 1.5, redis_cpu: 0.75, to_c: 1_024.0 };
         let [(_, alone), _, (_, another)] = &PLACES;
+        let shared = another.shared.as_ref().unwrap();
         let mut outcome = Outcome::default();
         another.report(&mut outcome, &passed(busy, at_rest));
         assert_eq!(outcome.value(another.nodes), Some(1_000.0));
-        assert_eq!(outcome.value(another.redis), Some(50_000.0));
-        assert_eq!((outcome.value(another.to_c), outcome.value(another.to_c_at_rest)), (Some(1.0), Some(1.0)));
+        assert_eq!(outcome.value(shared.redis), Some(50_000.0));
+        assert_eq!((outcome.value(shared.to_c), outcome.value(shared.to_c_at_rest)), (Some(1.0), Some(1.0)));
         let mut outcome = Outcome::default();
         alone.report(&mut outcome, &passed(busy, at_rest));
         assert_eq!(outcome.figures.len(), 3, "there is no Redis for one alone");

@@ -67,7 +67,7 @@ impl Inbox {
         let synced_ms = kept.synced_ms()?;
         outcome.add("a write that is synced", synced_ms, Unit::Milliseconds);
         asked.report(&mut outcome, PER_SECOND, CPU);
-        outcome.add("– as a share of the synced writes a second", asked.per_second() * synced_ms / 1e3, Unit::Times);
+        outcome.add("share of the synced writes a second", asked.per_second() * synced_ms / 1e3, Unit::Times);
         Ok(outcome)
     }
 
@@ -113,7 +113,7 @@ impl Inbox {
         fleet.turn_until(Instant::now() + GRACE, |fleet| fleet.lost(&created) == 0)?;
         fleet.turn_until(Instant::now() + SILENCE, |_| false)?;
         let latencies = fleet.tally().latencies.clone();
-        let names = ["from the POST to the frame, median", "– p99", "– p99.9", "– longest"];
+        let names = ["POST to frame, median", "POST to frame, p99", "POST to frame, p99.9", "POST to frame, longest"];
         outcome.add_latencies(names, &latencies);
         outcome.add_fault("lost", fleet.lost(&created), format_args!(" of {}", self.watched));
         outcome.add_fault("doubled", fleet.tally().duplicated, "");

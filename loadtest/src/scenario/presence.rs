@@ -164,10 +164,15 @@ impl Presence {
         outcome.add("members who left, and came", left as f64, Unit::Count);
         outcome.add("announcements", counts.announcements as f64, Unit::Count);
         outcome.add("announcements a second", counts.announcements as f64 / took.as_secs_f64(), Unit::PerSecond);
-        let names = ["from leaving to the announcement, median", "– p99", "– p99.9", "– longest"];
+        let names = [
+            "leave to announcement, median",
+            "leave to announcement, p99",
+            "leave to announcement, p99.9",
+            "leave to announcement, longest",
+        ];
         outcome.add_latencies(names, &counts.leaves);
-        outcome.add("from connecting to the announcement, median", counts.joins.quantile_ms(0.5), Unit::Milliseconds);
-        outcome.add("from connecting to the announcement, p99", counts.joins.quantile_ms(0.99), Unit::Milliseconds);
+        outcome.add("connect to announcement, median", counts.joins.quantile_ms(0.5), Unit::Milliseconds);
+        outcome.add("connect to announcement, p99", counts.joins.quantile_ms(0.99), Unit::Milliseconds);
         let per_announcement = used.map(|used| used.as_secs_f64() * 1e6 / counts.announcements as f64);
         outcome.add_known("CPU per announcement", per_announcement, Unit::Microseconds);
         outcome.add_fault("wrong counts at first", wrong_at_first, format_args!(" of {members}"));

@@ -84,7 +84,7 @@ impl Slow {
         let p99 = |passed: &Passed| passed.latencies.quantile_ms(0.99);
         outcome.add("latency, p99, nobody stalled", p99(&baseline), Unit::Milliseconds);
         outcome.add("latency, p99, of those who read", p99(&passed), Unit::Milliseconds);
-        outcome.add("– ÷ with nobody stalled", p99(&passed) / p99(&baseline), Unit::Times);
+        outcome.add("latency, p99 ÷ with nobody stalled", p99(&passed) / p99(&baseline), Unit::Times);
         outcome.add("latency, longest, nobody stalled", baseline.latencies.max_ms(), Unit::Milliseconds);
         outcome.add("latency, longest, of those who read", passed.latencies.max_ms(), Unit::Milliseconds);
         outcome.add_known(
