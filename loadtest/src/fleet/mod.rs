@@ -203,9 +203,10 @@ impl Fleet {
     pub(crate) fn resume(&mut self, number: usize) -> anyhow::Result<()> {
         let client = self.clients.get_mut(number).context("no such client")?;
         client.is_stalled = false;
-        // What waits in the server's kernel comes through as small a window as it went into otherwise.
-        socket2::SockRef::from(&client.stream).set_recv_buffer_size(BUFFER)?;
-        client.serve(&mut self.desk, &mut self.buffer, &mut |_| None)
+        client.serve(&mut self.desk, &mut self.buffer, &mut |_| None)?;
+        // An end that came while nobody read is told once and was not listened to: this has it told again.
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        Ok(self.poll.registry().reregister(&mut client.stream, Token(number), interest)?)
     }
 
     /// Cuts everybody off, as if the network were gone for a moment.
