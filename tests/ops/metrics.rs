@@ -349,7 +349,8 @@ async fn what_waits_for_a_slow_reader_is_seen_and_counted_when_it_is_dropped() {
         page = Page::of(&herald).await;
     }
     assert_eq!(page.value("herald_longest_queue_messages"), page.value("herald_queued_messages"));
-    assert!(page.value("herald_queued_bytes") > 10.0 * 10_000.0, "{}", page.text);
+    // One of them may be half out.
+    assert!(page.value("herald_queued_bytes") > 9.0 * 10_000.0, "{}", page.text);
     assert_eq!(page.value("herald_queue_dropped_messages_total"), 0.0);
     for _ in 0..200 {
         herald.api().trigger("c", "e", &*data).await;
