@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use herald::apps::Apps;
 use herald::config::AppOptions;
-use herald::hub::queue::{Bounds, Queue, Way};
+use herald::hub::queue::{Bounds, Handed, Queue, Way};
 use herald::hub::{Client, Frame};
 use herald::transport::Transport;
 use herald_protocol::client::ClientMessage;
@@ -89,7 +89,11 @@ fn fan_out(c: &mut Criterion) {
         let mut cx = Context::from_waker(Waker::noop());
         sockets.iter().for_each(|(client, _)| assert!(client.queue.poll_write(&mut cx).is_pending()));
     };
-    let hand_over = |way| sockets.iter().for_each(|(client, _)| drop(client.queue.offer(&frame, None, way).unwrap()));
+    let hand_over = |way| {
+        for (client, _) in &sockets {
+            assert_eq!(client.queue.offer(&frame, None, way), Ok(Handed::Over));
+        }
+    };
     let read = || {
         let mut buffer = vec![0; frame.size()];
         sockets.iter().for_each(|(_, theirs)| (&mut &*theirs).read_exact(&mut buffer).unwrap());
