@@ -31,7 +31,6 @@ use clap::{Args, Parser, Subcommand};
 
 use clock::Clock;
 use scenario::{Bench, Scenario};
-use server::Server;
 use table::Round;
 use target::TargetOptions;
 
@@ -133,13 +132,11 @@ fn run(scenario: &Scenario, cli: &Cli) -> anyhow::Result<ExitCode> {
     let bench = Bench { clock: Clock::start(), is_quiet: output.json };
     let mut rounds = Vec::new();
     for _ in 0..output.rounds.unwrap_or(1) {
-        let floor = scenario.floor_bytes().filter(|_| output.floor).map(Server::floor).transpose()?;
-        let floor = floor.map(|floor| scenario.measure(&floor.target(), bench).context("the bare server"));
-        let floor = floor.transpose()?;
-        let server = match (scenario.measure_own(output.herald(), bench), &output.herald) {
-            (Some(outcome), _) => outcome?,
-            (None, Some(binary)) => scenario.measure(&Server::herald(binary, &[])?.target(), bench)?,
-            (None, None) => scenario.measure(&cli.target.target()?, bench)?,
+        let floor = if output.floor { scenario.floor(bench)? } else { None };
+        let server = if output.herald.is_some() || scenario.is_staged() {
+            scenario.herald(output.herald(), bench)?
+        } else {
+            scenario.measure(&cli.target.target()?, bench)?
         };
         rounds.push(Round { floor, server });
     }

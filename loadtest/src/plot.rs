@@ -86,10 +86,7 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert!(svg.starts_with("<svg") && svg.contains("broadcast"), "{svg}");
         assert!(svg.contains("floor") && svg.contains("server"), "the legend names both");
-        assert_eq!(
-            svg.matches("<polyline").filter(|_| true).count().min(6),
-            6,
-            "mean and longest over time, and the distribution, of each"
-        );
+        let lines = svg.matches("<polyline").count();
+        assert!(lines >= 6, "{lines} lines: mean and longest over time, and the distribution, of each");
     }
 }

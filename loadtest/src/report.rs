@@ -6,10 +6,8 @@ use std::process::Command;
 
 use anyhow::Context as _;
 
-use crate::measure::Readings;
 use crate::outcome::{Figure, Unit};
 use crate::scenario::{Bench, Scenario};
-use crate::server::Server;
 use crate::table::{self, Round};
 
 /// What a figure has to be.
@@ -82,18 +80,9 @@ pub(crate) fn run(
     Ok(is_right)
 }
 
-fn round(entry: &Entry, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
-    let Entry { scenario, beside, .. } = entry;
-    let beside = beside.as_ref().unwrap_or(scenario);
-    let floor = match beside.floor_bytes() {
-        Some(bytes) => Some(beside.measure(&Server::floor(bytes)?.target(), bench).context("the bare server")?),
-        None => None,
-    };
-    let server = match scenario.measure_own(herald, bench) {
-        Some(outcome) => outcome,
-        None => scenario.measure(&Server::herald(herald, &[])?.target(), bench),
-    };
-    Ok(Round { floor, server: server.context("Herald")? })
+fn round(Entry { scenario, beside, .. }: &Entry, herald: &Path, bench: Bench) -> anyhow::Result<Round> {
+    let floor = beside.as_ref().unwrap_or(scenario).floor(bench)?;
+    Ok(Round { floor, server: scenario.herald(herald, bench).context("Herald")? })
 }
 
 /// The generated part of the page.
@@ -107,15 +96,16 @@ fn figures(taken: &[Taken], rounds: u8) -> anyhow::Result<String> {
     for Taken { entry, rounds } in taken {
         for (name, bar) in &entry.bars {
             let (cells, _, verdict) = row(rounds, name, *bar);
-            writeln!(text, "| {} | {name} | {cells} | {} | {verdict} |", entry.what, bar.show(unit(rounds, name)))?;
+            let unit = figure(rounds, name).map_or(Unit::Count, |figure| figure.unit);
+            writeln!(text, "| {} | {name} | {cells} | {} | {verdict} |", entry.what, bar.show(unit))?;
         }
     }
     text.push_str("\nEverything that was measured:\n");
     for Taken { entry, rounds } in taken {
         write!(text, "\n**{}**\n\n| figure | Herald | floor | Herald ÷ floor |\n|---|---|---|---|\n", entry.what)?;
         let first = rounds.first().context("nothing was measured")?;
-        for Figure { name, .. } in &first.server.figures {
-            writeln!(text, "| {name} | {} |", cells(rounds, name))?;
+        for figure in &first.server.figures {
+            writeln!(text, "| {} | {} |", figure.name, cells(rounds, figure))?;
         }
     }
     Ok(text)
@@ -123,14 +113,16 @@ fn figures(taken: &[Taken], rounds: u8) -> anyhow::Result<String> {
 
 /// Herald's figure, the bare server's, their ratio; the one that the bar is about; whether it is met.
 fn row(rounds: &[Round], name: &str, bar: Bar) -> (String, String, &'static str) {
-    let cells = cells(rounds, name);
-    let figure = rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name));
-    let Some(figure) = figure else { return (cells, "–".to_owned(), "not measured") };
+    const NONE: &str = "–";
+    let Some(figure) = figure(rounds, name) else {
+        return ([NONE; 3].join(" | "), NONE.to_owned(), "not measured");
+    };
+    let cells = cells(rounds, figure);
     let (readings, unit) = match bar {
-        Bar::AtMost(_) => (Readings::of(values(rounds, name)), figure.unit),
+        Bar::AtMost(_) => (table::values(rounds, figure), figure.unit),
         _ => (table::ratios(rounds, figure), Unit::Times),
     };
-    let Some(readings) = readings else { return (cells, "–".to_owned(), "not measured") };
+    let Some(readings) = readings else { return (cells, NONE.to_owned(), "not measured") };
     let is_met = match bar {
         Bar::TimesFloor(most) | Bar::AtMost(most) => readings.median <= most,
         Bar::AtLeastTimesFloor(least) => readings.median >= least,
@@ -138,28 +130,12 @@ fn row(rounds: &[Round], name: &str, bar: Bar) -> (String, String, &'static str)
     (cells, unit.show(readings.median), if is_met { "met" } else { "**missed**" })
 }
 
-fn cells(rounds: &[Round], name: &str) -> String {
-    let figure = rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name));
-    let Some(figure) = figure else { return "– | – | –".to_owned() };
-    let show = |readings: Option<Readings>, unit: Unit| {
-        readings.map_or_else(|| "–".to_owned(), |readings| table::show(&readings, &|value| unit.show(value)))
-    };
-    let floor = rounds.iter().filter_map(|round| round.floor.as_ref()?.value(name)).collect();
-    [
-        show(Readings::of(values(rounds, name)), figure.unit),
-        show(Readings::of(floor), figure.unit),
-        show(table::ratios(rounds, figure), Unit::Times),
-    ]
-    .join(" | ")
+fn cells(rounds: &[Round], figure: &Figure) -> String {
+    table::cells(rounds, figure).map(|cell| cell.unwrap_or_else(|| "–".to_owned())).join(" | ")
 }
 
-fn values(rounds: &[Round], name: &str) -> Vec<f64> {
-    rounds.iter().filter_map(|round| round.server.value(name)).collect()
-}
-
-fn unit(rounds: &[Round], name: &str) -> Unit {
-    let figure = rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name));
-    figure.map_or(Unit::Count, |figure| figure.unit)
+fn figure<'a>(rounds: &'a [Round], name: &str) -> Option<&'a Figure> {
+    rounds.iter().find_map(|round| round.server.figures.iter().find(|figure| figure.name == name))
 }
 
 impl Bar {
@@ -200,20 +176,10 @@ fn machine() -> anyhow::Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::outcome::Outcome;
-
-    fn round(floor: f64, server: f64) -> Round {
-        let outcome = |value| {
-            let mut outcome = Outcome::default();
-            outcome.add("CPU per delivery", value, Unit::Microseconds);
-            outcome
-        };
-        Round { floor: Some(outcome(floor)), server: outcome(server) }
-    }
 
     #[test]
     fn a_bar_is_about_the_ratio_or_the_figure_itself() {
-        let rounds = [round(10.0, 11.0), round(10.0, 12.0), round(20.0, 22.0)];
+        let rounds = [Round::of(10.0, 11.0), Round::of(10.0, 12.0), Round::of(20.0, 22.0)];
         let verdict = |bar| row(&rounds, "CPU per delivery", bar).2;
         assert_eq!(verdict(Bar::TimesFloor(1.15)), "met");
         assert_eq!(verdict(Bar::TimesFloor(1.05)), "**missed**");

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::measure::Readings;
-use crate::outcome::{Figure, Outcome};
+use crate::outcome::{Figure, Outcome, Unit};
 
 /// One round: the bare server, if it can do the same, and the server under measurement.
 #[derive(Clone, Debug)]
@@ -28,11 +28,8 @@ pub(crate) fn text(rounds: &[Round]) -> String {
     let Some(first) = rounds.first() else { return String::new() };
     let mut rows = vec![["".to_owned(), "server".to_owned(), "floor".to_owned(), "server ÷ floor".to_owned()]];
     for figure in &first.server.figures {
-        let floor = readings(rounds.iter().filter_map(|round| round.floor.as_ref()?.value(figure.name)), figure);
-        let ratio =
-            ratios(rounds, figure).map(|ratio| show(&ratio, &|value| format!("{value:.2}"))).unwrap_or_default();
-        let server = readings(rounds.iter().filter_map(|round| round.server.value(figure.name)), figure);
-        rows.push([figure.name.to_owned(), server.unwrap_or_default(), floor.unwrap_or_default(), ratio]);
+        let [server, floor, ratio] = cells(rounds, figure).map(Option::unwrap_or_default);
+        rows.push([figure.name.to_owned(), server, floor, ratio]);
     }
     let has_floor = rounds.iter().any(|round| round.floor.is_some());
     let columns = if has_floor { 4 } else { 2 };
@@ -48,6 +45,21 @@ pub(crate) fn text(rounds: &[Round]) -> String {
     rows.iter().map(|row| line(row) + "\n").collect()
 }
 
+/// A figure of the server under measurement, of the bare server, and their ratio, as far as there is any.
+pub(crate) fn cells(rounds: &[Round], figure: &Figure) -> [Option<String>; 3] {
+    let floor = Readings::of(rounds.iter().filter_map(|round| round.floor.as_ref()?.value(figure.name)).collect());
+    [
+        values(rounds, figure).map(|readings| show(readings, figure.unit)),
+        floor.map(|readings| show(readings, figure.unit)),
+        ratios(rounds, figure).map(|readings| show(readings, Unit::Times)),
+    ]
+}
+
+/// A figure of the server under measurement.
+pub(crate) fn values(rounds: &[Round], figure: &Figure) -> Option<Readings> {
+    Readings::of(rounds.iter().filter_map(|round| round.server.value(figure.name)).collect())
+}
+
 /// The ratios of a figure, where it has any.
 pub(crate) fn ratios(rounds: &[Round], figure: &Figure) -> Option<Readings> {
     if !figure.unit.has_ratio() {
@@ -57,14 +69,9 @@ pub(crate) fn ratios(rounds: &[Round], figure: &Figure) -> Option<Readings> {
     Readings::of(rounds.iter().filter_map(ratio).collect())
 }
 
-fn readings(values: impl Iterator<Item = f64>, figure: &Figure) -> Option<String> {
-    Some(show(&Readings::of(values.collect())?, &|value| figure.unit.show(value)))
-}
-
 /// The median; with the smallest and the largest if they are not the same.
-pub(crate) fn show(readings: &Readings, value: &dyn Fn(f64) -> String) -> String {
-    let Readings { median, least, most } = *readings;
-    let (shown, least, most) = (value(median), value(least), value(most));
+fn show(Readings { median, least, most }: Readings, unit: Unit) -> String {
+    let [shown, least, most] = [median, least, most].map(|value| unit.show(value));
     if least == most { shown } else { format!("{shown} ({least} to {most})") }
 }
 
@@ -84,37 +91,39 @@ pub(crate) fn json(scenario: &str, rounds: &[Round]) -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::outcome::Unit;
-
-    fn round(floor: f64, server: f64) -> Round {
+impl Round {
+    /// One in which a delivery took so many µs, and nothing was lost.
+    pub(crate) fn of(floor: f64, server: f64) -> Self {
         let outcome = |value| {
             let mut outcome = Outcome::default();
             outcome.add("CPU per delivery", value, Unit::Microseconds);
             outcome.add_fault("lost", 0, "");
             outcome
         };
-        Round { floor: Some(outcome(floor)), server: outcome(server) }
+        Self { floor: Some(outcome(floor)), server: outcome(server) }
     }
+}
 
+#[cfg(test)]
+mod tests {
+    use super::*;
     #[test]
     fn a_ratio_is_taken_within_a_round() {
-        let text = text(&[round(10.0, 12.0), round(20.0, 24.0), round(10.0, 14.0)]);
+        let text = text(&[Round::of(10.0, 12.0), Round::of(20.0, 24.0), Round::of(10.0, 14.0)]);
         let line = text.lines().nth(1).unwrap();
-        assert!(line.starts_with("CPU per delivery") && line.ends_with("1.20 (1.20 to 1.40)"), "{text}");
+        assert!(line.starts_with("CPU per delivery") && line.ends_with("1.20 × (1.20 × to 1.40 ×)"), "{text}");
         assert!(text.lines().nth(2).unwrap().starts_with("lost"), "{text}");
     }
 
     #[test]
     fn without_a_floor_there_is_no_column_for_it() {
-        let text = text(&[Round { floor: None, ..round(1.0, 2.0) }]);
+        let text = text(&[Round { floor: None, ..Round::of(1.0, 2.0) }]);
         assert_eq!(text.lines().nth(1), Some("CPU per delivery   2.00 µs"));
     }
 
     #[test]
     fn a_machine_gets_every_round() {
-        let json = json("broadcast", &[round(1.0, 2.0)]);
+        let json = json("broadcast", &[Round::of(1.0, 2.0)]);
         assert_eq!(json["rounds"][0]["server"]["figures"]["CPU per delivery"], json!({ "value": 2.0, "unit": "µs" }));
         assert_eq!(json["rounds"][0]["floor"]["figures"]["lost"]["value"], 0.0);
     }

@@ -14,6 +14,8 @@ use memchr::memmem;
 
 /// What every event is called.
 pub(crate) const EVENT: &str = "measured";
+/// A channel that nobody is on.
+pub(crate) const NOBODY: &str = "nobody";
 /// The key of every handshake: what is measured does not depend on it.
 pub(crate) const WEBSOCKET_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 
@@ -85,6 +87,11 @@ impl App {
              Content-Length: {}\r\n\r\n{body}",
             body.len()
         )
+    }
+
+    /// A request that triggers an event which nobody gets: the same bytes each time, since what it takes to sign is the backend's business.
+    pub(crate) fn trigger_nobody(&self, address: SocketAddr) -> String {
+        self.trigger(address, NOBODY, &Stamp { number: 0, at_ns: 0 }.data(200))
     }
 
     /// A request that triggers one event with this data on a channel.

@@ -190,7 +190,9 @@ mod tests {
         let signature = secret.sign(b"message");
         let (flipped, upper) = (signature.replace(['0', '1'], "2"), signature.to_ascii_uppercase());
         assert!(secret.verifies(b"message", &signature));
-        for wrong in ["", "x", signature.get(1..).unwrap(), &format!("{signature}00"), &flipped, &upper, &"x".repeat(64)] {
+        for wrong in
+            ["", "x", signature.get(1..).unwrap(), &format!("{signature}00"), &flipped, &upper, &"x".repeat(64)]
+        {
             assert!(!secret.verifies(b"message", wrong), "{wrong:?}");
         }
         assert!(is_body_md5(&body_md5(b"{}"), b"{}"));

@@ -77,12 +77,15 @@ pub async fn run(mut connection: Box<Connection>) -> CloseReason {
     let turn = LEAVING.acquire().await;
     connection.session.leave(); // out of every channel first, then time for a goodbye
     let Connection { client, .. } = *connection;
-    if reason == CloseReason::Broken {
-        drop(client.queue.end());
+    let is_broken = reason == CloseReason::Broken;
+    if is_broken {
+        drop(client.queue.end()); // within its turn: to close a socket is most of the work
     }
     tokio::task::yield_now().await;
     drop(turn);
-    Box::pin(say_goodbye(&client.queue, &reason)).await; // boxed: its buffers are needed at the end only
+    if !is_broken {
+        Box::pin(say_goodbye(&client.queue, &reason)).await; // boxed: its buffers are needed at the end only
+    }
     reason
 }
 
@@ -270,7 +273,6 @@ async fn say_goodbye(queue: &Queue, reason: &CloseReason) {
     match reason {
         // What was begun is finished; the rest would only delay the goodbye, or come behind the answer to the client's own.
         CloseReason::SlowReader | CloseReason::ClosedByClient => queue.stop(false),
-        CloseReason::Broken => return,
         _ => queue.stop(true),
     }
     queue.last_words(goodbye(reason).map(Frame::into_bytes));

@@ -12,7 +12,6 @@ use super::asking::{Asked, Asking};
 use super::store::{Kept, token};
 use crate::outcome::Outcome;
 use crate::target::Target;
-use crate::wire::Stamp;
 
 const USER: &str = "user_2abc";
 
@@ -48,8 +47,7 @@ impl Auth {
 
     /// What the bare server takes for as many requests.
     pub(super) fn floor(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
-        let data = Stamp { number: 0, at_ns: 0 }.data(200);
-        let request = target.site.app.trigger(target.site.address, "nobody", &data);
+        let request = target.site.app.trigger_nobody(target.site.address);
         Ok(report(self.ask(target, bench, request)?))
     }
 

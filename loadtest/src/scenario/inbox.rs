@@ -73,8 +73,7 @@ impl Inbox {
 
     /// What the bare server takes for as many requests.
     pub(super) fn floor(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
-        let data = Stamp { number: 0, at_ns: 0 }.data(200);
-        let request = target.site.app.trigger(target.site.address, "nobody", &data);
+        let request = target.site.app.trigger_nobody(target.site.address);
         let asked = self.ask(target, bench, &vec![vec![request]; self.backends as usize])?;
         let mut outcome = Outcome::default();
         asked.report(&mut outcome, PER_SECOND, CPU);

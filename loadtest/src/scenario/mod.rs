@@ -18,12 +18,14 @@ pub(crate) mod storm;
 use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::clock::Clock;
 use crate::floor;
 use crate::outcome::Outcome;
+use crate::server::Server;
 use crate::target::Target;
 
 /// How long what was sent last may be under way.
@@ -85,16 +87,6 @@ impl Bench {
 }
 
 impl Scenario {
-    /// Takes the figures of servers that the scenario starts itself; none if it measures one that is there.
-    pub(crate) fn measure_own(&self, herald: &Path, bench: Bench) -> Option<anyhow::Result<Outcome>> {
-        match self {
-            Self::Cluster(cluster) => Some(cluster.measure(herald, bench)),
-            Self::Auth(auth) => Some(auth.measure(herald, bench)),
-            Self::Inbox(inbox) => Some(inbox.measure(herald, bench)),
-            _ => None,
-        }
-    }
-
     /// Takes the figures of one server; of those that start Herald themselves, only what the bare server can do.
     pub(crate) fn measure(&self, target: &Target, bench: Bench) -> anyhow::Result<Outcome> {
         match self {
@@ -109,6 +101,22 @@ impl Scenario {
             Self::Auth(auth) => auth.floor(target, bench),
             Self::Inbox(inbox) => inbox.floor(target, bench),
             Self::Cluster(_) => anyhow::bail!("it starts its servers itself"),
+        }
+    }
+
+    /// Takes the figures of a bare server, which is started for that; none if it cannot do the same.
+    pub(crate) fn floor(&self, bench: Bench) -> anyhow::Result<Option<Outcome>> {
+        let Some(bytes) = self.floor_bytes() else { return Ok(None) };
+        self.measure(&Server::floor(bytes)?.target(), bench).map(Some).context("the bare server")
+    }
+
+    /// Takes the figures of Herald, which is started for that.
+    pub(crate) fn herald(&self, binary: &Path, bench: Bench) -> anyhow::Result<Outcome> {
+        match self {
+            Self::Cluster(cluster) => cluster.measure(binary, bench),
+            Self::Auth(auth) => auth.measure(binary, bench),
+            Self::Inbox(inbox) => inbox.measure(binary, bench),
+            _ => self.measure(&Server::herald(binary, &[])?.target(), bench),
         }
     }
 
@@ -129,8 +137,13 @@ impl Scenario {
         }
     }
 
+    /// Whether it starts its servers itself.
+    pub(crate) const fn is_staged(&self) -> bool {
+        matches!(self, Self::Cluster(_) | Self::Auth(_) | Self::Inbox(_))
+    }
+
     /// Size of an event's data, where the bare server can do the same.
-    pub(crate) const fn floor_bytes(&self) -> Option<usize> {
+    const fn floor_bytes(&self) -> Option<usize> {
         match self {
             Self::Broadcast(broadcast) if broadcast.channels == 1 => Some(broadcast.bytes),
             Self::Connect(_) | Self::Publish(_) | Self::Auth(_) | Self::Inbox(_) => Some(200),

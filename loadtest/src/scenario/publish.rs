@@ -6,7 +6,7 @@ use super::Bench;
 use super::asking::Asking;
 use crate::outcome::{Outcome, Unit};
 use crate::target::{Site, Target};
-use crate::wire::{EVENT, Stamp};
+use crate::wire::{EVENT, NOBODY, Stamp};
 
 /// See the module.
 #[derive(Args, Clone, Debug)]
@@ -51,13 +51,12 @@ impl Publish {
         Ok(outcome)
     }
 
-    /// The same bytes each time: what it takes to sign a request is the backend's business.
     fn request(&self, site: &Site) -> String {
-        let data = Stamp { number: 0, at_ns: 0 }.data(200);
         if self.batch == 1 {
-            return site.app.trigger(site.address, "nobody", &data);
+            return site.app.trigger_nobody(site.address);
         }
-        let event = format!(r#"{{"name":"{EVENT}","channel":"nobody","data":"{data}"}}"#);
+        let data = Stamp { number: 0, at_ns: 0 }.data(200);
+        let event = format!(r#"{{"name":"{EVENT}","channel":"{NOBODY}","data":"{data}"}}"#);
         let batch = vec![event; self.batch as usize].join(",");
         site.app.request(site.address, "POST", "batch_events", &[], &format!(r#"{{"batch":[{batch}]}}"#))
     }
