@@ -37,7 +37,8 @@ impl Unit {
 
     /// Whether such a figure of two servers has a ratio that says something.
     pub(crate) const fn has_ratio(self) -> bool {
-        !matches!(self, Self::Count | Self::Percent | Self::Times)
+        // Of memory a bare server needs next to none.
+        !matches!(self, Self::Count | Self::Percent | Self::Times | Self::Kibibytes | Self::Mebibytes)
     }
 
     /// A value as people read it: three digits that count.
