@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -24,7 +25,8 @@ use tower_service::Service as _;
 
 use crate::config::{Config, Listen};
 use crate::http::peer::Peer;
-use crate::http::straight::{self, First};
+use crate::http::straight::trigger::Trigger;
+use crate::http::straight::{self, Come};
 use crate::reload::{Current, Routes};
 use crate::tls::Tls;
 use crate::transport::{Rewound, Transport};
@@ -59,8 +61,8 @@ enum Socket {
 pub struct Serving {
     /// Who answers.
     pub router: Routes,
-    /// What clients are let in by who need no HTTP; `None` where there are no clients.
-    pub clients: Option<Current>,
+    /// What those are served by who need no HTTP; `None` where there are none of them.
+    pub straight: Option<Current>,
     /// How long a peer may take until its first request is there.
     pub handshake_timeout: Duration,
     /// Cancelled when no more are accepted; requests under way are finished.
@@ -237,25 +239,65 @@ async fn serve(transport: Transport, peer: Peer, tls: Option<Arc<Tls>>, serving:
         (other, _) => other,
     };
     let until = Instant::now() + serving.handshake_timeout;
-    let mut read = Bytes::new();
-    if let Some(clients) = serving.clients.as_ref().filter(|_| straight::is_open()) {
-        let first = tokio::select! {
-            biased;
-            first = straight::first(&mut transport, clients) => first?,
-            () = serving.stop.cancelled() => return Ok(()),
-            () = tokio::time::sleep_until(until) => return Err(Unserved::NoRequest),
+    let Some(parts) = serving.straight.clone().filter(|_| straight::is_open()) else {
+        return Box::pin(serve_http(Rewound::new(Bytes::new(), transport), peer, until, serving)).await;
+    };
+    let first = tokio::select! {
+        biased;
+        first = straight::next(&mut transport, &parts) => first?,
+        () = serving.stop.cancelled() => return Ok(()),
+        () = tokio::time::sleep_until(until) => return Err(Unserved::NoRequest),
+    };
+    // Boxed: clients, who stay, need not have room for the others.
+    match first {
+        Come::Client(client) => {
+            drop(serving);
+            client.serve(transport, peer).await;
+            Ok(())
+        }
+        Come::Trigger(trigger) => Box::pin(serve_triggers(trigger, transport, peer, parts, serving)).await,
+        Come::Other(read) => Box::pin(serve_http(Rewound::new(read, transport), peer, until, serving)).await,
+    }
+}
+
+/// Serves a backend until it has left, sent nothing for long, or sent something else: that and all that follows is for HTTP.
+async fn serve_triggers(
+    mut trigger: Box<Trigger>,
+    mut transport: Transport,
+    peer: Peer,
+    parts: Current,
+    serving: Arc<Serving>,
+) -> Result<(), Unserved> {
+    let stop = serving.stop.clone();
+    let mut stopped = pin!(stop.cancelled());
+    let mut patience = pin!(tokio::time::sleep(KEEP_ALIVE));
+    loop {
+        trigger.serve(&mut transport, peer, || stop.is_cancelled()).await?;
+        let until = Instant::now() + KEEP_ALIVE;
+        let next = loop {
+            tokio::select! {
+                biased;
+                next = straight::next(&mut transport, &parts) => break next?,
+                () = stopped.as_mut() => return Ok(()),
+                () = patience.as_mut() => {
+                    if Instant::now() >= until {
+                        return Ok(());
+                    }
+                    patience.as_mut().reset(until);
+                }
+            }
         };
-        match first {
-            First::Client(client) => {
-                drop(serving);
+        trigger = match next {
+            Come::Trigger(trigger) => trigger,
+            Come::Client(client) => {
                 client.serve(transport, peer).await;
                 return Ok(());
             }
-            First::Other(bytes) => read = bytes,
+            Come::Other(read) => {
+                return serve_http(Rewound::new(read, transport), peer, until, serving).await;
+            }
         }
     }
-    // Boxed: clients, who stay, need not have room for it.
-    Box::pin(serve_http(Rewound::new(read, transport), peer, until, serving)).await
 }
 
 /// Serves until the peer has left, stopped sending requests, or taken its stream for a WebSocket.

@@ -293,10 +293,10 @@ impl Background {
         self.tasks.spawn(async move { stop.run_until_cancelled(task).await });
     }
 
-    fn serving(&self, parts: &Parts, routes: &Routes, clients: Option<&Current>) -> Serving {
+    fn serving(&self, parts: &Parts, routes: &Routes, straight: Option<&Current>) -> Serving {
         Serving {
             router: Arc::clone(routes),
-            clients: clients.cloned(),
+            straight: straight.cloned(),
             handshake_timeout: parts.config.server.handshake_timeout,
             stop: self.stop.clone(),
             tasks: self.tasks.clone(),

@@ -78,7 +78,8 @@ impl<F: Future<Output = Result<Response, E>> + Unpin, E> Future for Watching<F> 
     }
 }
 
-fn tell(route: &'static str, address: IpAddr, response: &Response) {
+/// Counts an answer, and writes the line in the log if it is a refusal.
+pub(super) fn tell(route: &'static str, address: IpAddr, response: &Response) {
     let status = response.status();
     let text = STATUSES.iter().find(|(code, _)| *code == status).map_or("other", |(_, text)| text);
     metrics::http_request(route, text);

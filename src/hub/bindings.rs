@@ -66,11 +66,30 @@ impl Lately {
     }
 }
 
+/// When the first binding that ends by itself may do so, so that nobody need look at every connection to see that none does.
+#[derive(Debug, Default)]
+pub(super) struct FirstExpiry(Mutex<Option<SystemTime>>);
+
+impl FirstExpiry {
+    fn note(&self, at: SystemTime) {
+        let mut first = self.0.lock();
+        *first = Some(first.map_or(at, |first| first.min(at)));
+    }
+
+    /// Whether it is time to look at all, who are then noted again.
+    fn take_due(&self, now: SystemTime) -> bool {
+        self.0.lock().take_if(|at| *at <= now).is_some()
+    }
+}
+
 impl Node {
     /// The connection belongs to this user and session from now on, if it is here; it ends if those have.
     pub fn bind(&self, app: &str, socket_id: SocketId, binding: Binding) {
         let Some(client) = self.room_of(app).and_then(|room| room.client(socket_id)) else { return };
         client.bind(binding.clone());
+        if let Some(at) = binding.expires {
+            self.first_expiry.note(at);
+        }
         if self.lately.has(&binding) {
             client.close(CloseReason::SessionEnded);
         }
@@ -116,7 +135,16 @@ impl Node {
 
     /// Sends those away to come back whom no end of a session could reach, and whose time is over.
     pub fn end_expired(&self, now: SystemTime) {
-        self.close_where(&CloseReason::AccessChanged, |binding| binding.expires.is_some_and(|at| at <= now));
+        if !self.first_expiry.take_due(now) {
+            return;
+        }
+        self.close_where(&CloseReason::AccessChanged, |binding| {
+            let Some(at) = binding.expires else { return false };
+            if at > now {
+                self.first_expiry.note(at);
+            }
+            at <= now
+        });
     }
 
     fn close_where(&self, reason: &CloseReason, is_meant: impl Fn(&Binding) -> bool) -> Vec<std::sync::Arc<Client>> {
@@ -142,6 +170,17 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_that_ends_by_itself_is_due_once() {
+        let (start, first) = (SystemTime::UNIX_EPOCH, FirstExpiry::default());
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert!(!first.take_due(after(100)), "nobody has one");
+        for seconds in [20, 10, 30] {
+            first.note(after(seconds));
+        }
+        assert!(!first.take_due(after(9)) && first.take_due(after(10)) && !first.take_due(after(10)));
+    }
 
     #[test]
     fn an_end_is_remembered_until_the_user_may_come_again() {

@@ -11,7 +11,7 @@ use herald_protocol::webhook::WebhookEvent;
 use herald_protocol::{ChannelKind, ChannelName, SocketId, server};
 use tokio::sync::{Notify, mpsc};
 
-use super::bindings::Lately;
+use super::bindings::{FirstExpiry, Lately};
 use super::channel::{Arrival, Channel, Delivery, NotPublished};
 use super::client::Client;
 use super::flusher::Flushers;
@@ -32,6 +32,7 @@ pub struct Node {
     in_cluster: bool,
     arrivals: Arc<OnceLock<mpsc::Sender<Arrival>>>,
     pub(super) lately: Lately,
+    pub(super) first_expiry: FirstExpiry,
     /// Who writes what waits for many.
     pub flushers: Arc<Flushers>,
 }
@@ -69,6 +70,7 @@ impl Node {
             in_cluster,
             arrivals: Arc::default(),
             lately: Lately::default(),
+            first_expiry: FirstExpiry::default(),
             flushers: Arc::default(),
         };
         apps.iter().for_each(|app| node.open(&app, webhooks.of(&app)));

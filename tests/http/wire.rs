@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 
-use crate::support::{DEADLINE, Herald, Request};
+use crate::support::{DEADLINE, Herald, Request, Response};
 
 #[tokio::test]
 async fn requests_on_one_connection_are_answered_in_their_order() {
@@ -29,6 +29,109 @@ async fn requests_on_one_connection_are_answered_in_their_order() {
     wire.response().await.error(404);
     wire.write(&Request::event().bytes()).await;
     assert_eq!(wire.response().await.json(), json!({}));
+}
+
+/// Alone in its piece it goes past the router; with another request behind it, through it.
+#[tokio::test]
+async fn a_trigger_is_answered_the_same_on_either_way() {
+    let herald = Herald::with("", "event_data = 100");
+    let mut subscriber = herald.subscriber(&["c", "d"]).await;
+    let event = |body: &serde_json::Value| Request::post("/events", body);
+    let accepted = [
+        Request::event(),
+        event(&json!({ "name": "e", "channels": ["c", "d"], "data": "é", "info": "subscription_count" })),
+        Request::event().param("info", "subscription_count,user_count"),
+        Request::event().header("Connection", "Keep-Alive").header("X-Pusher-Library", "pusher-http-php 7.2.7"),
+        Request::event().header("Idempotency-Key", "first-come"),
+    ];
+    let refused = [
+        Request::event().with(|request| request.path = "/apps/none/events".into()),
+        Request::event().with(|request| request.secret = "guessed".into()),
+        Request::event().with(|request| request.body = b"{}".to_vec()),
+        Request::event().param("auth_key", "other"),
+        Request::event().param("auth_version", "2.0"),
+        Request::event().without("body_md5"),
+        Request::event().without("auth_timestamp"),
+        Request::event().header("Idempotency-Key", "no key"),
+        Request::raw("/events", ""),
+        Request::raw("/events", "{\"name\":"),
+        Request::raw("/events", b"\xff".to_vec()),
+        event(&json!({ "name": "pusher:e", "channel": "c", "data": "" })),
+        event(&json!({ "name": "e", "channel": "c d", "data": "" })),
+        event(&json!({ "name": "e", "channel": "c", "data": "x".repeat(101) })),
+    ];
+    let is_accepted = std::iter::repeat_n(true, accepted.len()).chain(std::iter::repeat(false));
+    for (request, is_accepted) in accepted.into_iter().chain(refused).zip(is_accepted) {
+        let (mut alone, mut routed) = (herald.wire().await, herald.wire().await);
+        alone.write(&request.bytes()).await;
+        let here = alone.response().await;
+        routed.write(&[request.bytes(), Request::get("/connections").bytes()].concat()).await;
+        let there = routed.response().await;
+        assert_eq!(here.status == 200, is_accepted, "{here:?}");
+        assert_eq!((here.status, &here.body), (there.status, &there.body), "{}", request.head(""));
+        let headers = |response: &Response| {
+            let lines = response.head.lines().filter(|line| !line.starts_with("date: "));
+            lines.map(str::to_owned).collect::<std::collections::BTreeSet<_>>()
+        };
+        let is_repeated = request.headers.iter().any(|(name, _)| name == "Idempotency-Key") && is_accepted;
+        if is_repeated {
+            assert_eq!(there.header("idempotent-replayed"), Some("true"));
+        } else {
+            assert_eq!(headers(&here), headers(&there));
+        }
+        assert!(here.header("date").is_some_and(|date| date.len() == there.header("date").unwrap().len()));
+        assert_eq!(routed.response().await.status, 200, "the other is answered too");
+        let published = if is_accepted { 2 - usize::from(is_repeated) } else { 0 };
+        let channels = if String::from_utf8_lossy(&request.body).contains("channels") { 2 } else { 1 };
+        for _ in 0..published * channels {
+            subscriber.expect("e").await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn whatever_comes_behind_a_trigger_is_served_on_its_connection() {
+    let herald = Herald::start();
+    let mut subscriber = herald.subscriber(&["c"]).await;
+    for then in [Request::get("/connections"), Request::post("/batch_events", &json!({ "batch": [] }))] {
+        let mut wire = herald.wire().await;
+        for _ in 0..3 {
+            wire.write(&Request::event().bytes()).await;
+            assert_eq!(wire.response().await.json(), json!({}));
+            subscriber.expect("e").await;
+        }
+        wire.write(&then.bytes()).await;
+        wire.response().await;
+        wire.write(&Request::event().bytes()).await;
+        assert_eq!(wire.response().await.json(), json!({}));
+        subscriber.expect("e").await;
+    }
+
+    let mut cut = herald.wire().await;
+    let trigger = Request::event().bytes();
+    cut.write(&trigger).await;
+    assert_eq!(cut.response().await.json(), json!({}));
+    subscriber.expect("e").await;
+    for piece in trigger.chunks(100) {
+        cut.write(piece).await;
+    }
+    assert_eq!(cut.response().await.json(), json!({}));
+    subscriber.expect("e").await;
+
+    let mut client = herald.wire().await;
+    client.write(&trigger).await;
+    client.response().await;
+    subscriber.expect("e").await;
+    let handshake = "GET /app/app-key?protocol=7 HTTP/1.1\r\nHost: herald\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    client.write(handshake.as_bytes()).await;
+    assert_eq!(client.head().await.status, 101);
+
+    let mut leaving = herald.wire().await;
+    leaving.write(&Request::event().header("Connection", "close").bytes()).await;
+    let answer = leaving.response().await;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert!(leaving.closes().await);
 }
 
 #[tokio::test]

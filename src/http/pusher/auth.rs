@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::body::{Bytes, HttpBody as _};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::{Method, request};
 use herald_protocol::signature::{is_body_md5, request_string};
@@ -32,7 +32,8 @@ pub struct Signed {
     pub parameters: Parameters,
     /// The body, whose MD5 was signed.
     pub body: Bytes,
-    values: RawPathParams,
+    /// Where the path has some beside the app's id.
+    values: Option<RawPathParams>,
 }
 
 /// Why a request is nobody's; the text says what is wrong, and no secret.
@@ -92,13 +93,13 @@ impl Signed {
     /// A value of the path, percent-decoded.
     #[must_use]
     pub fn value(&self, name: &str) -> &str {
-        self.values.iter().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
+        self.values.iter().flatten().find(|(known, _)| *known == name).map(|(_, value)| value).unwrap_or_default()
     }
 
     /// All values of the path.
     #[must_use]
     pub fn values(&self) -> Vec<(String, String)> {
-        self.values.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+        self.values.iter().flatten().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
 
     /// The body as text; an empty one counts as an empty object.
@@ -119,12 +120,36 @@ impl FromRequest<Arc<Parts>> for Signed {
 
     async fn from_request(request: Request, parts: &Arc<Parts>) -> Result<Self, ApiError> {
         let (mut head, body) = request.into_parts();
-        let found = match RawPathParams::from_request_parts(&mut head, parts).await {
-            Ok(values) => app(parts, &values, head.uri.query().unwrap_or_default()).map(|app| (app, values)),
-            Err(_) => Err(ApiError::Parameter("the path is not UTF-8".to_owned())),
+        let (app, values) = match RawPathParams::from_request_parts(&mut head, parts).await {
+            Ok(values) => {
+                let id = values.iter().find(|(name, _)| *name == "app_id").map(|(_, id)| id);
+                (app(parts, id, head.uri.query().unwrap_or_default()), Some(values))
+            }
+            Err(_) => (Err(ApiError::Parameter("the path is not UTF-8".to_owned())), None),
         };
-        let (app, values) = match found {
-            Ok(found) => found,
+        Self::check(parts, app, head, body, values).await
+    }
+}
+
+impl Signed {
+    /// Checks a request to the app of this id.
+    ///
+    /// # Errors
+    /// What is wrong with it first.
+    pub async fn read(parts: &Parts, app_id: &str, head: request::Parts, body: Body) -> Result<Self, ApiError> {
+        let app = app(parts, Some(app_id), "");
+        Self::check(parts, app, head, body, None).await
+    }
+
+    async fn check(
+        parts: &Parts,
+        app: Result<Arc<App>, ApiError>,
+        head: request::Parts,
+        body: Body,
+        values: Option<RawPathParams>,
+    ) -> Result<Self, ApiError> {
+        let app = match app {
+            Ok(app) => app,
             Err(error) => {
                 body::swallow(&head, body).await;
                 return Err(error);
@@ -155,9 +180,9 @@ impl FromRequest<Arc<Parts>> for Signed {
 }
 
 /// The app of the path, or where the path names none, of the key.
-fn app(parts: &Parts, values: &RawPathParams, query: &str) -> Result<Arc<App>, ApiError> {
-    let app = match values.iter().find(|(name, _)| *name == "app_id") {
-        Some((_, id)) => parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?,
+fn app(parts: &Parts, id: Option<&str>, query: &str) -> Result<Arc<App>, ApiError> {
+    let app = match id {
+        Some(id) => parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?,
         None => {
             let key = form_urlencoded::parse(query.as_bytes()).find(|(name, _)| name.eq_ignore_ascii_case("auth_key"));
             let (_, key) = key.ok_or(AuthError::MissingParameter("auth_key"))?;

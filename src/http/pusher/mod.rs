@@ -75,13 +75,26 @@ fn acting<F>(endpoint: fn(Arc<Parts>, Arc<Signed>) -> F) -> MethodRouter<Arc<Par
 where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
-    post(async move |State(parts): State<Arc<Parts>>, signed: Signed| {
-        let (tasks, signed) = (parts.connections.clone(), Arc::new(signed));
-        let work = async move {
-            let cluster = Arc::clone(&parts.hub.cluster);
-            let answer = pin!(endpoint(parts, Arc::clone(&signed)));
-            idempotency::once(&*cluster, &signed, answer).await
-        };
-        finish::finish(tasks, work).await
-    })
+    post(async move |State(parts): State<Arc<Parts>>, signed: Signed| act(parts, signed, endpoint).await)
+}
+
+/// Does what a request asks `endpoint` for, to its end and once.
+///
+/// # Errors
+/// Those of the endpoint, and a repetition that cannot be answered.
+pub async fn act<F>(
+    parts: Arc<Parts>,
+    signed: Signed,
+    endpoint: fn(Arc<Parts>, Arc<Signed>) -> F,
+) -> Result<Response, ApiError>
+where
+    F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
+{
+    let (tasks, signed) = (parts.connections.clone(), Arc::new(signed));
+    let work = async move {
+        let cluster = Arc::clone(&parts.hub.cluster);
+        let answer = pin!(endpoint(parts, Arc::clone(&signed)));
+        idempotency::once(&*cluster, &signed, answer).await
+    };
+    finish::finish(tasks, work).await
 }

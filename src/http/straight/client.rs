@@ -1,44 +1,17 @@
-//! Clients who are taken straight from their stream, past the HTTP machinery.
-//!
-//! Almost everything that connects to stay is a client whose handshake comes whole, in the first piece that is read. For it hyper, the router
-//! and the layers are a detour: of the instructions of a connect with a subscription they were more than half, and buffers that lived
-//! between what stays left holes in the heap. So the first bytes are looked at here. Start at [`first`].
-//!
-//! Always: who may connect is decided by [`upgrade::admit`], as for those who come over HTTP; whatever is not quite plainly a client's whole
-//! handshake, be it cut in two, encoded, wrong or for another address, is HTTP's business, which reads those bytes again. Where reports are
-//! made ([`sentry`]) all of it is: its layers stand there.
+//! A client whose handshake comes whole: it is let in by [`upgrade::admit`], as those who come over HTTP, and served to its end. Buffers of
+//! the HTTP machinery, which lived between what stays, would leave holes in the heap.
 
-use std::future::poll_fn;
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
-use tokio::io::{AsyncRead as _, ReadBuf};
 
-use super::peer::Peer;
-use super::upgrade::{self, Admitted, Wish};
-use crate::integrations::sentry;
+use super::{Head, is_plain, is_plain_query};
+use crate::http::peer::Peer;
+use crate::http::upgrade::{self, Admitted, Wish};
 use crate::metrics;
 use crate::parts::Parts;
-use crate::reload::Current;
 use crate::transport::Transport;
-
-/// Bytes and headers of a handshake that is taken here; browsers need a quarter of that, and a long cookie is no reason to hurry.
-const HEAD: usize = 4 * 1024;
-const HEADERS: usize = 48;
-
-/// What has come first on a stream.
-#[derive(Debug)]
-pub enum First {
-    /// A client's handshake.
-    Client(Box<Client>),
-    /// Anything else, as far as it was read.
-    Other(Bytes),
-}
 
 /// A client whose handshake was read, and not answered yet.
 #[derive(Debug)]
@@ -48,7 +21,7 @@ pub struct Client {
 }
 
 #[derive(Debug)]
-struct Handshake {
+pub(super) struct Handshake {
     /// The app's key, and the query behind it.
     target: String,
     headers: HeaderMap,
@@ -57,51 +30,15 @@ struct Handshake {
     read_ahead: Bytes,
 }
 
-/// Whether anybody is taken here.
-#[must_use]
-pub fn is_open() -> bool {
-    !sentry::is_on()
-}
-
-/// Reads once.
-///
-/// # Errors
-/// When the stream broke.
-pub async fn first(transport: &mut Transport, clients: &Current) -> io::Result<First> {
-    poll_fn(|cx| {
-        let mut space = [const { MaybeUninit::uninit() }; HEAD];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        ready!(Pin::new(&mut *transport).poll_read(cx, &mut buffer))?;
-        let read = Bytes::copy_from_slice(buffer.filled());
-        let parts = clients.load();
-        Poll::Ready(Ok(match Handshake::parse(&read, &parts.config.server.path_prefix) {
-            Some(handshake) => First::Client(Box::new(Client { parts: Arc::clone(&parts), handshake })),
-            None => First::Other(read),
-        }))
-    })
-    .await
-}
-
 impl Handshake {
-    fn parse(read: &Bytes, prefix: &str) -> Option<Self> {
-        read.strip_prefix(b"GET ")?.strip_prefix(prefix.as_bytes())?.strip_prefix(b"/app/")?;
-        let mut space = [const { MaybeUninit::uninit() }; HEADERS];
-        let mut request = httparse::Request::new(&mut []);
-        let httparse::Status::Complete(end) = request.parse_with_uninit_headers(read, &mut space).ok()? else {
+    pub(super) fn parse(read: &Bytes, prefix: &str) -> Option<Self> {
+        let Head { target, headers, rest } = Head::parse(read, "GET", [prefix, "/app/"])?;
+        let target = str::from_utf8(&target).ok()?.strip_prefix(prefix)?.strip_prefix("/app/")?.to_owned();
+        let (key, query) = target.split_once('?').unwrap_or((&target, ""));
+        // Of the latter: a body, or a wish to be told that it may come.
+        let others = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
+        if key.is_empty() || !is_plain(key) || !is_plain_query(query) || others.iter().any(|name| headers.contains_key(name)) {
             return None;
-        };
-        let target = request.path?.strip_prefix(prefix)?.strip_prefix("/app/")?;
-        if request.version != Some(1) || !is_plain(target) {
-            return None;
-        }
-        let mut headers = HeaderMap::with_capacity(request.headers.len());
-        for header in &*request.headers {
-            let name = HeaderName::from_bytes(header.name.as_bytes()).ok()?;
-            // A body, or a wish to be told that it may come.
-            if matches!(name, header::CONTENT_LENGTH | header::TRANSFER_ENCODING | header::EXPECT) {
-                return None;
-            }
-            headers.append(name, HeaderValue::from_maybe_shared(read.slice_ref(header.value)).ok()?);
         }
         let accept = upgrade::handshake(&headers)?;
         let answer = [
@@ -110,20 +47,15 @@ impl Handshake {
             b"\r\n\r\n",
         ]
         .concat();
-        Some(Self { target: target.to_owned(), headers, answer: answer.into(), read_ahead: read.slice(end..) })
+        Some(Self { target, headers, answer: answer.into(), read_ahead: rest })
     }
 }
 
-/// Whether it is a key that stands for itself, and a query of none but usual characters.
-fn is_plain(target: &str) -> bool {
-    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    let (key, query) = target.split_once('?').unwrap_or((target, ""));
-    !key.is_empty()
-        && key.bytes().all(is_usual)
-        && query.bytes().all(|byte| is_usual(byte) || b"=&%+:,/".contains(&byte))
-}
-
 impl Client {
+    pub(super) const fn new(parts: Arc<Parts>, handshake: Handshake) -> Self {
+        Self { parts, handshake }
+    }
+
     /// Lets it in or not, answers, and serves it to its end.
     pub async fn serve(self: Box<Self>, transport: Transport, peer: Peer) {
         let _here = self.parts.connections.token();
@@ -192,7 +124,7 @@ mod tests {
             let without = whole.replace(&format!("{missing}\r\n"), "");
             assert!(parse(&without, "/p").is_none(), "without {missing}");
         }
-        let many = "X: y\r\n".repeat(HEADERS);
+        let many = "X: y\r\n".repeat(super::super::HEADERS);
         assert!(parse(&format!("GET /p/app/key HTTP/1.1\r\n{REST}{many}\r\n"), "/p").is_none(), "many headers");
     }
 }
