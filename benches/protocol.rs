@@ -13,11 +13,12 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use herald::apps::Apps;
 use herald::config::AppOptions;
+use herald::http::pusher::auth;
 use herald::hub::queue::{Bounds, Handed, Queue, Way};
 use herald::hub::{Client, Frame};
 use herald::transport::Transport;
 use herald_protocol::client::ClientMessage;
-use herald_protocol::json::quoted;
+use herald_protocol::json::{members, quoted, string, strings};
 use herald_protocol::signature::{body_md5, channel_string, request_string};
 use herald_protocol::{ChannelName, Secret, SocketId};
 
@@ -66,6 +67,33 @@ fn sign(c: &mut Criterion) {
     c.bench_function("verify/channel", |b| b.iter(|| secret.verifies(channel().as_bytes(), black_box(&of_channel))));
     c.bench_function("sign/request", |b| b.iter(|| secret.sign(request().as_bytes())));
     c.bench_function("verify/request", |b| b.iter(|| secret.verifies(request().as_bytes(), black_box(&of_request))));
+}
+
+/// What is done with a backend's trigger before it is published: its signature, its body's sum, its body.
+fn trigger(c: &mut Criterion) {
+    const NOW: u64 = 1_353_088_179;
+    let secret = Secret::new("app-secret");
+    let options = AppOptions { id: "app-id".to_owned(), key: "app-key".to_owned(), secret, ..AppOptions::default() };
+    let app = Apps::new(vec![options]).by_id("app-id").unwrap();
+    let body = format!(r#"{{"name":"order-changed","channels":["{CHANNEL}"],"data":{}}}"#, data());
+    let (path, md5, now) = ("/apps/app-id/events", body_md5(body.as_bytes()), NOW.to_string());
+    let query = [("auth_key", "app-key"), ("auth_timestamp", &now), ("auth_version", "1.0"), ("body_md5", &md5)];
+    let (_, signature) = app.sign(request_string("POST", path, query).as_bytes());
+    let query = query.map(|(name, value)| format!("{name}={value}")).join("&");
+    let query = format!("{query}&auth_signature={signature}");
+    c.bench_function("trigger/check", |b| {
+        b.iter(|| {
+            let authorized = auth::check(&app, "POST", black_box(path), black_box(&query), true, NOW).unwrap();
+            authorized.with(black_box(body.as_bytes())).unwrap()
+        });
+    });
+    c.bench_function("trigger/read", |b| {
+        let names = ["name", "data", "socket_id", "info", "channels", "channel"];
+        b.iter(|| {
+            let [name, data, .., channels, _] = members(black_box(&body), names).unwrap();
+            (string("name", name.unwrap()).unwrap(), data, strings("channels", channels.unwrap()).unwrap())
+        });
+    });
 }
 
 /// One event to everybody's socket, on one thread: written by the connections' tasks, and at once. What arrives
@@ -127,6 +155,6 @@ fn fan_out(c: &mut Criterion) {
 criterion_group! {
     name = protocol;
     config = Criterion::default().warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
-    targets = encode, decode, sign, fan_out
+    targets = encode, decode, sign, trigger, fan_out
 }
 criterion_main!(protocol);

@@ -163,6 +163,8 @@ metrics! {
     channels(app, kind) = "herald_channels";
     /// Signed-in users, by app.
     users(app) = "herald_users";
+    /// Tasks of the runtime: one for each connection, and some more.
+    runtime_tasks() = "herald_runtime_tasks";
     /// Messages that wait to be written, of all connections.
     queued_messages() = "herald_queued_messages";
     /// Bytes that wait to be written, of all connections.

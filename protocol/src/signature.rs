@@ -9,6 +9,7 @@ use std::fmt;
 use data_encoding::HEXLOWER;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::Md5;
+use memchr::memchr;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -97,7 +98,7 @@ pub fn request_string<'a>(
 ) -> String {
     let mut gathered: Vec<(Cow<'a, str>, Cow<'a, str>)> = Vec::with_capacity(8);
     for (key, value) in parameters {
-        let name = key.split_once('[').map_or(key, |(name, _)| name);
+        let name = memchr(b'[', key.as_bytes()).and_then(|end| key.get(..end)).unwrap_or(key);
         let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
         let name = if is_lower { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
         if name == "auth_signature" {

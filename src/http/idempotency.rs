@@ -5,8 +5,9 @@
 
 use std::time::Duration;
 
+use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 
 use super::error::ApiError;
 use super::pusher::Answer;
@@ -20,6 +21,22 @@ const WAIT: Duration = Duration::from_secs(10);
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const REPLAYED: HeaderName = HeaderName::from_static("idempotent-replayed");
 
+/// What a request that changes something is answered with 200.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// JSON, encoded.
+    pub json: Bytes,
+    /// It was done before, and not again.
+    pub is_repeat: bool,
+}
+
+impl IntoResponse for Answered {
+    fn into_response(self) -> Response {
+        let replayed = self.is_repeat.then(|| [(REPLAYED, HeaderValue::from_static("true"))]);
+        (replayed, Answer(self.json)).into_response()
+    }
+}
+
 /// Answers with what `work` answers, or if the request says that it is a repeat, with what the first one was answered, by whichever node.
 ///
 /// # Errors
@@ -28,8 +45,9 @@ pub async fn once(
     cluster: &dyn Cluster,
     signed: &Signed,
     work: impl Future<Output = Result<Answer, ApiError>>,
-) -> Result<Response, ApiError> {
-    let Some(scope) = scope(signed)? else { return Ok(work.await?.into_response()) };
+) -> Result<Answered, ApiError> {
+    let first = |answer: Answer| Answered { json: answer.0, is_repeat: false };
+    let Some(scope) = scope(signed)? else { return work.await.map(first) };
     let parameters = signed.parameters.iter().flat_map(|(name, value)| [name, value]).map(str::as_bytes);
     let request = digest(parameters.chain([&*signed.body]));
     let answer = match signed.app.answers.claim(scope, request, WAIT).await? {
@@ -44,11 +62,11 @@ pub async fn once(
                 cluster.settle(&signed.app, scope, done.as_ref().ok().map(|answer| &answer.0)).await;
                 let answer = done?;
                 turn.answered(&answer.0);
-                return Ok(answer.into_response());
+                return Ok(first(answer));
             }
         },
     };
-    Ok(([(REPLAYED, HeaderValue::from_static("true"))], Answer(answer)).into_response())
+    Ok(Answered { json: answer, is_repeat: true })
 }
 
 /// What a request's `Idempotency-Key` stands for: itself on its route.

@@ -10,6 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::{Value, json};
+use tokio::runtime::Handle;
 
 use super::user::caller::bearer;
 use super::watch::Watch;
@@ -94,6 +95,9 @@ fn render(recorded: &PrometheusHandle, parts: &Parts) -> String {
         longest = longest.max(waiting);
     }
     metrics::connections(parts.hub.total_connections());
+    if let Ok(runtime) = Handle::try_current() {
+        metrics::runtime_tasks(runtime.metrics().num_alive_tasks());
+    }
     metrics::queued_messages(messages);
     metrics::queued_bytes(bytes);
     metrics::longest_queue(longest);

@@ -34,7 +34,7 @@ async fn requests_on_one_connection_are_answered_in_their_order() {
 /// Alone in its piece it goes past the router; with another request behind it, through it.
 #[tokio::test]
 async fn a_trigger_is_answered_the_same_on_either_way() {
-    let herald = Herald::with("", "event_data = 100");
+    let herald = Herald::with("", "[apps.limits]\nevent_data = 100");
     let mut subscriber = herald.subscriber(&["c", "d"]).await;
     let event = |body: &serde_json::Value| Request::post("/events", body);
     let accepted = [

@@ -57,7 +57,7 @@ pub(crate) struct Soak {
     /// Pairs that send each other client events
     #[arg(long, default_value_t = Self::default().pairs, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) pairs: u32,
-    /// Where the server tells its metrics as Prometheus reads them, for the connections that it counts itself
+    /// Where the server tells its metrics as Prometheus reads them, for the connections and tasks that it counts itself
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) metrics: Option<String>,
 }
@@ -76,6 +76,8 @@ struct Samples {
     threads: Vec<f64>,
     /// As the server itself counts them.
     connections: Vec<f64>,
+    /// Of its runtime, by its own count.
+    tasks: Vec<f64>,
 }
 
 /// What came of the broadcast.
@@ -221,7 +223,9 @@ fn look(
         samples.descriptors.push(measure::descriptors(process)? as f64);
         samples.threads.push(measure::threads(process)? as f64);
         if let Some(metrics) = metrics {
-            samples.connections.extend(metrics.gauge("herald_connections")?);
+            let page = metrics.page()?;
+            samples.connections.extend(parse_gauge(&page, "herald_connections"));
+            samples.tasks.extend(parse_gauge(&page, "herald_runtime_tasks"));
         }
         progress.set_position(begun.elapsed().as_secs());
     }
@@ -249,15 +253,22 @@ impl Samples {
             outcome.add("connections by its own count, first quarter", connections.0[0].median, Unit::Count);
             outcome.add("connections by its own count, last quarter", connections.0[3].median, Unit::Count);
         }
+        let tasks = Quarters::of(&self.tasks);
+        if let Some(tasks) = tasks {
+            outcome.add("tasks by its own count, first quarter", tasks.0[0].median, Unit::Count);
+            outcome.add("tasks by its own count, last quarter", tasks.0[3].median, Unit::Count);
+        }
         let mut faults = Vec::new();
         let grown = last.median - second.median;
         if grown > ALLOWED_BYTES && grown > second.median * ALLOWED_SHARE {
             faults.push(format!("memory grew by {:.1} MiB from the second quarter to the last", grown / MEBIBYTE));
         }
         // The least of a quarter is what is open while no crowd is there, so their coming and going does not show.
-        let [_, before, _, after] = descriptors.0;
-        if after.least > before.least {
-            faults.push(format!("descriptors grew from {} to {} while no crowd was there", before.least, after.least));
+        for (what, quarters) in [("descriptors", Some(descriptors)), ("tasks", tasks)] {
+            let Some(Quarters([_, before, _, after])) = quarters else { continue };
+            if after.least > before.least {
+                faults.push(format!("{what} grew from {} to {} while no crowd was there", before.least, after.least));
+            }
         }
         Ok(faults)
     }
@@ -290,11 +301,11 @@ impl Metrics {
         Ok(Self { address: address.with_context(|| format!("{place} has no address"))? })
     }
 
-    /// A gauge without labels; none if the server has no such one.
-    fn gauge(&self, name: &str) -> anyhow::Result<Option<f64>> {
+    /// All of them, as text.
+    fn page(&self) -> anyhow::Result<String> {
         let mut backend = Backend::connect_to(self.address)?;
         let request = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", self.address);
-        Ok(parse_gauge(backend.ask_for(&request)?, name))
+        Ok(backend.ask_for(&request)?.to_owned())
     }
 }
 
@@ -313,6 +324,7 @@ mod tests {
             descriptors: (0..400).map(descriptors).collect(),
             threads: vec![3.0; 400],
             connections: Vec::new(),
+            tasks: Vec::new(),
         }
     }
 
@@ -342,6 +354,8 @@ mod tests {
         assert_eq!(faults(&samples(leaks, |_| 12.0)), 1);
         let forgets = |second: usize| 12.0 + (second / 100) as f64 + if second % 4 < 2 { 300.0 } else { 0.0 };
         assert_eq!(faults(&samples(|_| MEBIBYTE, forgets)), 1);
+        let tasks = (0..400).map(forgets).collect();
+        assert_eq!(faults(&Samples { tasks, ..samples(|_| MEBIBYTE, |_| 12.0) }), 1);
         let mut outcome = Outcome::default();
         samples(leaks, |_| 12.0).report(&mut outcome, Duration::from_secs(400)).unwrap();
         assert_eq!(outcome.value("memory, growth an hour").map(f64::round), Some(360.0), "0.1 MiB a second");
@@ -351,6 +365,6 @@ mod tests {
     fn a_gauge_is_found_by_its_whole_name() {
         let metrics = "# TYPE herald_connections gauge\nherald_connections_accepted_total 9\nherald_connections 42\n";
         assert_eq!(parse_gauge(metrics, "herald_connections"), Some(42.0));
-        assert_eq!(parse_gauge(metrics, "herald_tasks"), None);
+        assert_eq!(parse_gauge(metrics, "herald_connection"), None);
     }
 }

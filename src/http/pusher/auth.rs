@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{FromRequest, FromRequestParts as _, RawPathParams, Request};
 use axum::http::{Method, request};
 use herald_protocol::signature::{is_body_md5, request_string};
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 
 use super::body;
 use super::parameters::Parameters;
@@ -132,16 +132,11 @@ impl FromRequest<Arc<Parts>> for Signed {
 }
 
 impl Signed {
-    /// Checks a request to the app of this id.
+    /// Checks a request to this app, as far as there is one.
     ///
     /// # Errors
     /// What is wrong with it first.
-    pub async fn read(parts: &Parts, app_id: &str, head: request::Parts, body: Body) -> Result<Self, ApiError> {
-        let app = app(parts, Some(app_id), "");
-        Self::check(parts, app, head, body, None).await
-    }
-
-    async fn check(
+    pub(in crate::http) async fn check(
         parts: &Parts,
         app: Result<Arc<App>, ApiError>,
         head: request::Parts,
@@ -180,7 +175,10 @@ impl Signed {
 }
 
 /// The app of the path, or where the path names none, of the key.
-fn app(parts: &Parts, id: Option<&str>, query: &str) -> Result<Arc<App>, ApiError> {
+///
+/// # Errors
+/// When there is none, or it is disabled.
+pub(in crate::http) fn app(parts: &Parts, id: Option<&str>, query: &str) -> Result<Arc<App>, ApiError> {
     let app = match id {
         Some(id) => parts.apps.by_id(id).ok_or_else(|| ApiError::UnknownApp(id.chars().take(64).collect()))?,
         None => {
@@ -263,11 +261,22 @@ fn decoded(query: &str) -> Vec<(Cow<'_, str>, Cow<'_, str>)> {
         parameters.extend(form_urlencoded::parse(query.as_bytes()));
         return parameters;
     }
-    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        parameters.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+    let mut rest = query;
+    while !rest.is_empty() {
+        let (pair, others) = cut(rest, b'&');
+        if !pair.is_empty() {
+            let (name, value) = cut(pair, b'=');
+            parameters.push((Cow::Borrowed(name), Cow::Borrowed(value)));
+        }
+        rest = others;
     }
     parameters
+}
+
+/// What stands before and behind the first of this ASCII character; all of it stands before one that there is not.
+fn cut(text: &str, at: u8) -> (&str, &str) {
+    let found = memchr(at, text.as_bytes()).and_then(|place| text.split_at_checked(place));
+    found.map_or((text, ""), |(before, from_there)| (before, from_there.get(1..).unwrap_or_default()))
 }
 
 #[cfg(test)]

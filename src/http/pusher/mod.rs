@@ -1,7 +1,7 @@
 //! The HTTP API for backends (section 4): every request is signed ([`auth`]), then asks or acts on the hub.
 //!
-//! [`routes`] is the contents page. A request that acts goes through `acting`: once begun it is finished, and its repetition under the
-//! same `Idempotency-Key` gets the same answer (`super::idempotency`).
+//! [`routes`] is the contents page. A request that acts goes through [`act`]: its repetition under the same `Idempotency-Key` gets the
+//! same answer (`super::idempotency`).
 
 pub mod auth;
 pub mod body;
@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get, post};
 
 use super::error::ApiError;
-use super::idempotency;
+use super::idempotency::{self, Answered};
 use crate::parts::Parts;
 use auth::Signed;
 
@@ -70,15 +70,17 @@ impl IntoResponse for Answer {
     }
 }
 
-/// A POST route whose `endpoint` changes something.
+/// A POST route whose `endpoint` changes something. What is begun is finished, also when its client has gone.
 fn acting<F>(endpoint: fn(Arc<Parts>, Arc<Signed>) -> F) -> MethodRouter<Arc<Parts>>
 where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
-    post(async move |State(parts): State<Arc<Parts>>, signed: Signed| act(parts, signed, endpoint).await)
+    post(async move |State(parts): State<Arc<Parts>>, signed: Signed| {
+        finish::finish(parts.connections.clone(), act(parts, signed, endpoint)).await
+    })
 }
 
-/// Does what a request asks `endpoint` for, to its end and once.
+/// Does what a request asks `endpoint` for, once.
 ///
 /// # Errors
 /// Those of the endpoint, and a repetition that cannot be answered.
@@ -86,15 +88,11 @@ pub async fn act<F>(
     parts: Arc<Parts>,
     signed: Signed,
     endpoint: fn(Arc<Parts>, Arc<Signed>) -> F,
-) -> Result<Response, ApiError>
+) -> Result<Answered, ApiError>
 where
     F: Future<Output = Result<Answer, ApiError>> + Send + 'static,
 {
-    let (tasks, signed) = (parts.connections.clone(), Arc::new(signed));
-    let work = async move {
-        let cluster = Arc::clone(&parts.hub.cluster);
-        let answer = pin!(endpoint(parts, Arc::clone(&signed)));
-        idempotency::once(&*cluster, &signed, answer).await
-    };
-    finish::finish(tasks, work).await
+    let (cluster, signed) = (Arc::clone(&parts.hub.cluster), Arc::new(signed));
+    let answer = pin!(endpoint(parts, Arc::clone(&signed)));
+    idempotency::once(&*cluster, &signed, answer).await
 }

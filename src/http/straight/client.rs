@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 
-use super::{Head, is_plain, is_plain_query};
+use super::{Head, is_plain};
 use crate::http::peer::Peer;
 use crate::http::upgrade::{self, Admitted, Wish};
 use crate::metrics;
@@ -37,7 +37,11 @@ impl Handshake {
         let (key, query) = target.split_once('?').unwrap_or((&target, ""));
         // Of the latter: a body, or a wish to be told that it may come.
         let others = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING, header::EXPECT];
-        if key.is_empty() || !is_plain(key) || !is_plain_query(query) || others.iter().any(|name| headers.contains_key(name)) {
+        if key.is_empty()
+            || !is_plain(key)
+            || !is_plain_query(query)
+            || others.iter().any(|name| headers.contains_key(name))
+        {
             return None;
         }
         let accept = upgrade::handshake(&headers)?;
@@ -49,6 +53,11 @@ impl Handshake {
         .concat();
         Some(Self { target, headers, answer: answer.into(), read_ahead: rest })
     }
+}
+
+/// Whether a query has none but usual characters.
+fn is_plain_query(query: &str) -> bool {
+    query.split(['=', '&', '%', '+', ':', ',', '/']).all(is_plain)
 }
 
 impl Client {

@@ -111,14 +111,5 @@ impl Head {
 
 /// Whether it stands for itself in an address, without being decoded.
 fn is_plain(text: &str) -> bool {
-    text.bytes().all(is_usual)
-}
-
-/// Whether a query has none but usual characters.
-fn is_plain_query(query: &str) -> bool {
-    query.bytes().all(|byte| is_usual(byte) || b"=&%+:,/".contains(&byte))
-}
-
-const fn is_usual(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~')
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte))
 }

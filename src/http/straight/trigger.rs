@@ -1,26 +1,31 @@
 //! A backend's `POST /events` that comes whole and alone, as most do that are kept alive: it is checked and published by the code that the
 //! router would lead it to, and answered.
 
-use std::io;
+use std::cell::RefCell;
+use std::io::{self, Write as _};
 use std::ops::Range;
+use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::task::Poll;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
-use axum::http::Uri;
-use axum::http::{HeaderMap, HeaderName, Method, Request, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, HeaderName, Method, Request, Uri, header, response};
+use axum::response::IntoResponse as _;
 use bytes::Bytes;
+use futures_util::poll;
 use http_body_util::{BodyExt as _, Collected};
 use httpdate::HttpDate;
 use tokio::io::AsyncWriteExt as _;
 
-use super::{Head, is_plain, is_plain_query};
-use crate::http::limits;
+use super::{Head, is_plain};
+use crate::http::error::ApiError;
+use crate::http::idempotency::Answered;
 use crate::http::peer::Peer;
-use crate::http::pusher::auth::Signed;
-use crate::http::pusher::{act, events};
-use crate::http::watch;
+use crate::http::pusher::auth::{Signed, app};
+use crate::http::pusher::{self, events};
+use crate::http::{limits, watch};
+use crate::metrics;
 use crate::parts::Parts;
 use crate::transport::Transport;
 
@@ -47,10 +52,10 @@ const SPECIAL: [HeaderName; 3] = [header::TRANSFER_ENCODING, header::EXPECT, hea
 impl Post {
     pub(super) fn parse(read: &Bytes, prefix: &str) -> Option<Self> {
         let Head { target, headers, rest } = Head::parse(read, "POST", [prefix, "/apps/"])?;
-        let (path, query) = str::from_utf8(&target).ok()?.split_once('?')?;
+        let (path, _) = str::from_utf8(&target).ok()?.split_once('?')?;
         let start = prefix.len() + "/apps/".len();
         let app_id = path.get(start..)?.strip_suffix("/events")?;
-        let is_ours = !app_id.is_empty() && is_plain(app_id) && is_plain_query(query);
+        let is_ours = !app_id.is_empty() && is_plain(app_id);
         let is_usual = is_kept_alive(&headers) && !SPECIAL.iter().any(|name| headers.contains_key(name));
         if !is_ours || !is_usual || length(&headers)? != rest.len() {
             return None;
@@ -69,51 +74,89 @@ impl Trigger {
         Self { parts, post }
     }
 
-    /// Does what it says and answers. Whoever gets the answer of the last is told that the connection ends.
+    /// Does what it says, to its end although the backend may have gone, and answers. Whoever gets the answer of the last is told that the connection ends.
     ///
     /// # Errors
     /// When the answer cannot be written.
-    pub async fn serve(self: Box<Self>, transport: &mut Transport, peer: Peer, is_last: impl Fn() -> bool) -> io::Result<()> {
-        let response = self.answer(peer).await;
-        let answer = encode(response, is_last()).await;
-        let written = async {
-            transport.write_all(&answer).await?;
-            transport.flush().await
-        };
-        tokio::time::timeout(WRITTEN_WITHIN, written).await?
-    }
-
-    async fn answer(self: Box<Self>, peer: Peer) -> Response {
+    pub async fn serve(
+        self: Box<Self>,
+        transport: &mut Transport,
+        peer: Peer,
+        is_last: impl Fn() -> bool,
+    ) -> io::Result<()> {
         let Self { parts, post: Post { mut request, app_id } } = *self;
         request.extensions_mut().insert(peer);
         let address = limits::address(&parts, request.extensions(), request.headers());
-        let (head, body) = request.into_parts();
-        let app_id = head.uri.path().get(app_id).unwrap_or_default().to_owned();
-        let response = match Signed::read(&parts, &app_id, head, body).await {
-            Ok(signed) => act(parts, signed, events::trigger).await.into_response(),
-            Err(error) => error.into_response(),
+        let answer = match act(parts, request, app_id).await {
+            Ok(Answered { json, is_repeat: false }) => {
+                metrics::http_request("events", "200");
+                encode(OK, &json, is_last())
+            }
+            other => {
+                let response = other.into_response();
+                watch::tell("events", address, &response);
+                let (head, body) = response.into_parts();
+                // What is in memory already cannot fail to be read.
+                let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+                encode(&encode_head(&head), &body, is_last())
+            }
         };
-        watch::tell("events", address, &response);
-        response
+        let mut written = pin!(async {
+            transport.write_all(&answer).await?;
+            transport.flush().await
+        });
+        // Most answers fit into the socket at once; a timer is for those that do not.
+        match poll!(written.as_mut()) {
+            Poll::Ready(written) => written,
+            Poll::Pending => tokio::time::timeout(WRITTEN_WITHIN, written).await?,
+        }
     }
 }
 
-/// An answer as it goes over the wire.
-async fn encode(response: Response, is_last: bool) -> Vec<u8> {
-    let (head, body) = response.into_parts();
-    // What is in memory already cannot fail to be read.
-    let body = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
-    let mut answer = Vec::with_capacity(256 + body.len());
-    let mut put = |texts: &[&[u8]]| texts.iter().for_each(|text| answer.extend_from_slice(text));
+async fn act(parts: Arc<Parts>, request: Request<Body>, app_id: Range<usize>) -> Result<Answered, ApiError> {
+    let (head, body) = request.into_parts();
+    let app = app(&parts, head.uri.path().get(app_id), "");
+    let signed = Signed::check(&parts, app, head, body, None).await?;
+    pusher::act(parts, signed, events::trigger).await
+}
+
+/// How nearly every answer begins.
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+
+fn encode_head(head: &response::Parts) -> Vec<u8> {
     let reason = head.status.canonical_reason().unwrap_or_default();
-    put(&[b"HTTP/1.1 ", head.status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    let mut encoded = format!("HTTP/1.1 {} {reason}\r\n", head.status.as_u16()).into_bytes();
     for (name, value) in &head.headers {
-        put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+        encoded.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
     }
-    let (length, date) = (body.len(), HttpDate::from(SystemTime::now()));
-    let connection = if is_last { "connection: close\r\n" } else { "" };
-    put(&[format!("content-length: {length}\r\n{connection}date: {date}\r\n\r\n").as_bytes(), &body]);
+    encoded
+}
+
+/// An answer as it goes over the wire.
+fn encode(head: &[u8], body: &[u8], is_last: bool) -> Vec<u8> {
+    let mut answer = Vec::with_capacity(256 + head.len() + body.len());
+    answer.extend_from_slice(head);
+    if is_last {
+        answer.extend_from_slice(b"connection: close\r\n");
+    }
+    add_date(&mut answer);
+    // Writing to memory does not fail.
+    _ = write!(answer, "content-length: {}\r\n\r\n", body.len());
+    answer.extend_from_slice(body);
     answer
+}
+
+/// Adds the header with the time, which is made once a second.
+fn add_date(answer: &mut Vec<u8>) {
+    thread_local! { static DATE: RefCell<(u64, String)> = RefCell::default() }
+    let now = SystemTime::now();
+    let second = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    DATE.with_borrow_mut(|(made_at, date)| {
+        if *made_at != second || date.is_empty() {
+            (*made_at, *date) = (second, format!("date: {}\r\n", HttpDate::from(now)));
+        }
+        answer.extend_from_slice(date.as_bytes());
+    });
 }
 
 /// The announced length of the body, if there is one that everybody understands the same.
@@ -139,7 +182,8 @@ mod tests {
 
     #[test]
     fn a_whole_event_is_taken() {
-        let post = parse("POST /p/apps/app-1/events?auth_key=a%2Fb HTTP/1.1", "Content-Length: 2\r\nX-Any: 1\r\n", "{}");
+        let post =
+            parse("POST /p/apps/app-1/events?auth_key=a%2Fb HTTP/1.1", "Content-Length: 2\r\nX-Any: 1\r\n", "{}");
         let Post { request, app_id } = post.unwrap();
         assert_eq!(request.uri().path().get(app_id), Some("app-1"));
         assert_eq!(request.uri().query(), Some("auth_key=a%2Fb"));
@@ -158,7 +202,7 @@ mod tests {
             "POST /p/apps/%31/events?a=b HTTP/1.1",
             "POST /p/apps/1/batch_events?a=b HTTP/1.1",
             "POST /p/apps/1/events HTTP/1.1",
-            "POST /p/apps/1/events?a[]=b HTTP/1.1",
+            "POST /p/apps/1/events?a=\"b\" HTTP/1.1",
             "POST /p/apps/1/events?a=b HTTP/1.0",
             "PUT /p/apps/1/events?a=b HTTP/1.1",
             "POST http://x/p/apps/1/events?a=b HTTP/1.1",
