@@ -74,7 +74,8 @@ impl Trigger {
         Self { parts, post }
     }
 
-    /// Does what it says, to its end although the backend may have gone, and answers. Whoever gets the answer of the last is told that the connection ends.
+    /// Does what it says, to its end although the backend may have gone, and answers. Behind an answer that is the last the connection ends,
+    /// and the backend is told so.
     ///
     /// # Errors
     /// When the answer cannot be written.
