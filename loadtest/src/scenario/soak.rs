@@ -24,9 +24,10 @@ use crate::threads::join;
 
 /// How often the process is looked at.
 const LOOKED_EVERY: Duration = Duration::from_secs(1);
-/// How long a crowd stays, and how long nobody is there afterwards, so that what a server keeps without them is seen too.
+/// How often the crowds come, both at once, and how long they stay. The rest of the time neither is there: what a server keeps without them is
+/// seen too.
+const ROUND: Duration = Duration::from_secs(5);
 const STAY: Duration = Duration::from_secs(2);
-const ABSENCE: Duration = Duration::from_secs(2);
 /// How long a crowd may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Events a second of the broadcast, and their size.
@@ -94,6 +95,7 @@ struct Broadcasted {
 struct Shared<'a> {
     site: &'a Site,
     bench: Bench,
+    begun: Instant,
     period: Duration,
     stop: &'a AtomicBool,
 }
@@ -105,7 +107,7 @@ impl Soak {
         let (stop, came, members_came) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
         let period = Duration::from_secs(60 * u64::from(self.minutes));
         let quiet = Bench { is_quiet: true, ..bench };
-        let shared = Shared { site: &target.site, bench: quiet, period, stop: &stop };
+        let shared = Shared { site: &target.site, bench: quiet, begun: Instant::now(), period, stop: &stop };
         let (samples, broadcasted, exchanged) = thread::scope(|scope| {
             let broadcasting =
                 scope.spawn(|| self.broadcast(shared).inspect_err(|_| stop.store(true, Ordering::Relaxed)));
@@ -144,7 +146,7 @@ impl Soak {
 
     /// A steady broadcast.
     fn broadcast(&self, shared: Shared<'_>) -> anyhow::Result<Broadcasted> {
-        let Shared { site, bench, period, stop } = shared;
+        let Shared { site, bench, period, stop, .. } = shared;
         let subscribers = self.subscribers as usize;
         let mut fleet = Fleet::new(site, bench.clock, channels(1))?;
         let wave = Wave { count: subscribers, at_once: AT_ONCE, within: PATIENCE };
@@ -163,7 +165,7 @@ impl Soak {
 
     /// Client events.
     fn exchange(&self, shared: Shared<'_>) -> anyhow::Result<Exchanged> {
-        let Shared { site, bench, period, stop } = shared;
+        let Shared { site, bench, period, stop, .. } = shared;
         let exchange = Exchange { pairs: self.pairs as usize, rate: CLIENT_RATE, period };
         let mut fleet = exchange.fleet(site, bench)?;
         exchange.run(&mut fleet, bench, stop)
@@ -178,15 +180,20 @@ fn crowd(
     member: Option<&str>,
     came: &AtomicU64,
 ) -> anyhow::Result<()> {
-    let Shared { site, bench, stop, .. } = shared;
+    let Shared { site, bench, begun, stop, .. } = shared;
     let mut fleet = Fleet::new(site, bench.clock, vec![channel.to_owned()])?;
-    while !stop.load(Ordering::Relaxed) {
+    let is_stopped = |_: &Fleet| stop.load(Ordering::Relaxed);
+    for round in 0_u32.. {
+        fleet.turn_until(begun + ROUND * round, is_stopped)?;
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
         let deadline = Instant::now() + PATIENCE;
-        let mut begun = 0;
+        let mut coming = 0;
         while fleet.live() < count {
-            for _ in 0..(count - begun).min(AT_ONCE.saturating_sub(begun - fleet.live())) {
-                fleet.begin(member.map(|member| format!("{member}{begun}")))?;
-                begun += 1;
+            for _ in 0..(count - coming).min(AT_ONCE.saturating_sub(coming - fleet.live())) {
+                fleet.begin(member.map(|member| format!("{member}{coming}")))?;
+                coming += 1;
             }
             fleet.turn(TURN, |_, _| None)?;
             let there = fleet.live();
@@ -196,10 +203,8 @@ fn crowd(
             );
         }
         came.fetch_add(count as u64, Ordering::Relaxed);
-        let is_stopped = |_: &Fleet| stop.load(Ordering::Relaxed);
         fleet.turn_until(Instant::now() + STAY, is_stopped)?;
         fleet.cut();
-        fleet.turn_until(Instant::now() + ABSENCE, is_stopped)?;
     }
     Ok(())
 }
