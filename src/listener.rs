@@ -1,5 +1,5 @@
-//! Accepting: TCP, TLS or a unix socket; each stream is a client's from its first bytes on ([`straight`]), or is served HTTP/1.1 or 2 until
-//! it ends or becomes a WebSocket.
+//! Accepting: TCP, TLS or a unix socket. What comes first on a stream is looked at by [`straight`]: a client is served from there to its end, a
+//! backend as long as it triggers events; any other stream is served HTTP/1.1 or 2 until it ends or becomes a WebSocket.
 
 use std::io;
 use std::net::SocketAddr;

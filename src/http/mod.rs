@@ -1,5 +1,5 @@
 //! Routes, grouped by who calls: clients upgrading ([`upgrade`]), backends ([`pusher`]), the pages of users ([`user`]), those who watch over Herald
-//! ([`ops`]); errors become HTTP in [`error`], those of Herald's own API in [`fault`].
+//! ([`ops`]); errors become HTTP in [`error`], those of Herald's own API in [`fault`]. What most ask for does not come this far ([`straight`]).
 
 pub mod backend;
 pub mod description;
