@@ -23,8 +23,8 @@ const APP: &str = "id = \"app-id\"\nkey = \"app-key\"\nsecret = \"app-secret\"\n
 
 /// The server on a free port, until it is dropped.
 pub(crate) struct Herald {
-    child: Child,
-    directory: TempDir,
+    pub(crate) child: Child,
+    pub(crate) directory: TempDir,
     pub(crate) port: u16,
 }
 
@@ -45,19 +45,28 @@ impl Herald {
             config.insert_str(0, &format!("[cluster.redis]\nurl = \"{url}\"\nprefix = \"{prefix}\"\n"));
         }
         std::fs::write(&file, config).unwrap();
+        let herald = Self::run(Command::new(env!("CARGO_BIN_EXE_herald")), directory, DEADLINE);
+        while std::env::var_os("HERALD_TEST_REDIS_URL").is_some() && !herald.is_ready() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        herald
+    }
+
+    /// The server that `command` starts, with the `herald.toml` of this directory; it listens within that time.
+    pub(crate) fn run(mut command: Command, directory: TempDir, within: Duration) -> Self {
         let log = std::fs::File::create(directory.path().join("log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_herald"));
+        let program = command.get_program().to_owned();
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("HERALD_")) {
             command.env_remove(name);
         }
         let mut child = command
-            .env("HERALD_CONFIG", &file)
+            .env("HERALD_CONFIG", directory.path().join("herald.toml"))
             .env("HERALD_METRICS_LISTEN", "off")
             .env("HERALD_DATA_DIR", directory.path())
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .unwrap();
+            .unwrap_or_else(|error| panic!("{program:?}, which `make test` installs if it is missing: {error}"));
         let stdout = child.stdout.take().unwrap();
         let mut herald = Self { child, directory, port: 0 };
         let (sender, port) = mpsc::channel();
@@ -69,10 +78,7 @@ impl Herald {
                 }
             }
         });
-        herald.port = port.recv_timeout(DEADLINE).expect("herald did not say where it listens");
-        while std::env::var_os("HERALD_TEST_REDIS_URL").is_some() && !herald.is_ready() {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        herald.port = port.recv_timeout(within).expect("herald did not say where it listens");
         herald
     }
 

@@ -88,7 +88,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads it if all of it is there and the target is one that begins with `start`, "GET /path/".
+    /// Reads it if all of it is there, the method is this one, and the target begins with these two.
     fn parse(read: &Bytes, method: &str, start: [&str; 2]) -> Option<Self> {
         let [prefix, folder] = start.map(str::as_bytes);
         read.strip_prefix(method.as_bytes())?.strip_prefix(b" ")?.strip_prefix(prefix)?.strip_prefix(folder)?;
